@@ -1,0 +1,17 @@
+//! pgbaton: one address for the application, any number of PostgreSQL nodes behind it.
+//!
+//! Read `docs/architecture.md` first: it has the picture and the walk of one query. The modules stand in layers; a file
+//! uses only what stands below it, and neighbours in a layer do not use each other (`tests/tidy.rs` checks this).
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 6 | `app` `cli` `config` `demo` |
+//! | 5 | `admin` |
+//! | 4 | `session` |
+//! | 3 | `pool` `node` `monitor` `catalog` |
+//! | 2 | `auth` `net` |
+//! | 1 | `wire` `sql` |
+//! | 0 | `types` `telemetry` |
+
+pub mod sql;
+pub mod types;

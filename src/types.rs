@@ -1,0 +1,129 @@
+//! The words every layer shares: node names, log positions, timelines, and the picture of the cluster.
+//!
+//! Nothing here does anything; there is no socket, clock or lock. A value that crosses from the control plane to the
+//! data plane is one of these.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The name of a node as written in `cluster.nodes[].id`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub Arc<str>);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(name: &str) -> Self {
+        NodeId(name.into())
+    }
+}
+
+/// A position in the write-ahead log, in bytes from its beginning. Printed as PostgreSQL prints it: `16/B374D848`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+impl fmt::Debug for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Lsn {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (high, low) = text.split_once('/').ok_or(())?;
+        let high = u32::from_str_radix(high, 16).map_err(|_| ())?;
+        let low = u32::from_str_radix(low, 16).map_err(|_| ())?;
+        Ok(Lsn(u64::from(high) << 32 | u64::from(low)))
+    }
+}
+
+/// A PostgreSQL timeline: grows by one at each promotion, but two promotions can take the same number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timeline(pub u32);
+
+/// What a node says it is (`pg_is_in_recovery()`), or `Unknown` while it does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Role {
+    Primary,
+    Replica,
+    Unknown,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+            Role::Unknown => "unknown",
+        }
+    }
+}
+
+/// Where a node listens. A `host` that begins with `/` is the directory of a Unix socket, as in libpq.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub struct NodeAddress {
+    pub id: NodeId,
+    pub host: String,
+    pub port: u16,
+}
+
+/// One node as last seen by the monitor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeView {
+    pub address: NodeAddress,
+    pub role: Role,
+    pub timeline: Timeline,
+    pub lsn: Lsn,
+    /// `system_identifier` of `pg_control_system()`; 0 while unknown. Two nodes of one cluster have the same.
+    pub system_identifier: u64,
+    /// Why the node is in this state, for people: the error of the last failed probe, or empty.
+    pub reason: String,
+}
+
+/// The cluster as the data plane may use it, published through a `watch` channel. `version` grows with every change of
+/// primary, so that a session can tell "same primary as before" by comparing one number.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Topology {
+    pub version: u64,
+    pub nodes: Vec<Arc<NodeView>>,
+    /// Index into `nodes` of the node that takes writes; `None` while there is none, or while two claim to be it.
+    pub primary: Option<usize>,
+    /// Why there is no primary, for the message a waiting client gets.
+    pub reason: String,
+}
+
+impl Topology {
+    pub fn primary(&self) -> Option<&Arc<NodeView>> {
+        self.primary.and_then(|at| self.nodes.get(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_lsn_reads_back_as_it_is_printed() {
+        let lsn: Lsn = "16/B374D848".parse().unwrap();
+        assert_eq!(lsn, Lsn(0x16_B374_D848));
+        assert_eq!(lsn.to_string(), "16/B374D848");
+        assert!("16".parse::<Lsn>().is_err());
+    }
+}
