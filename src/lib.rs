@@ -13,5 +13,11 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod auth;
+pub mod catalog;
+pub mod net;
+pub mod pool;
+pub mod session;
 pub mod sql;
 pub mod types;
+pub mod wire;

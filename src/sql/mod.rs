@@ -35,6 +35,13 @@ mod bitflags_lite {
         pub fn is_empty(self) -> bool {
             self.0 == 0
         }
+        /// The set as one word, for an atomic.
+        pub fn bits(self) -> u32 {
+            self.0
+        }
+        pub fn from_bits(bits: u32) -> Self {
+            PinSet(bits)
+        }
         pub fn iter(self) -> impl Iterator<Item = Pin> {
             Pin::ALL.into_iter().filter(move |pin| self.contains(*pin))
         }
@@ -216,4 +223,10 @@ impl Default for Dialect {
     fn default() -> Self {
         Dialect { standard_conforming_strings: true, unsafe_encoding: false }
     }
+}
+pub fn quote_ident(s: &str) -> String {
+    format!("\"{}\"", s.replace('"', "\"\""))
+}
+pub fn quote_literal(s: &str) -> String {
+    format!("'{}'", s.replace('\'', "''"))
 }
