@@ -13,6 +13,7 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod admin;
 pub mod auth;
 pub mod catalog;
 pub mod net;
