@@ -13,5 +13,10 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod sql;
+pub mod telemetry;
 pub mod types;
