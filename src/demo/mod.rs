@@ -99,6 +99,8 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let config = Config::load(&config_file)?;
     start_logging(&cluster, &config)?;
     let running = app::start(config)?;
+    // Port 0 has become a real one by now.
+    let listen = running.listen_addresses().first().copied().unwrap_or(listen);
     println!("{}", greeting(&cluster, listen));
     cancel.wait();
     println!("\nStopping …");
