@@ -61,12 +61,8 @@ const HELP: [(&str, &str); 7] = [
 
 impl Command {
     fn parse(text: &str) -> Result<Command, Problem> {
-        let words: Vec<String> = text
-            .trim()
-            .trim_end_matches(';')
-            .split_whitespace()
-            .map(str::to_ascii_lowercase)
-            .collect();
+        let words: Vec<String> =
+            text.trim().trim_end_matches(';').split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[..] {
             ["show", "nodes"] => Ok(Command::Nodes),
@@ -77,7 +73,9 @@ impl Command {
             ["reload"] => Ok(Command::Reload),
             ["kill", id] => match id.parse() {
                 Ok(id) => Ok(Command::Kill(id)),
-                Err(_) => Err(Problem::new("22P02", format!("\"{id}\" is not a client's id")).hint("See SHOW CLIENTS.")),
+                Err(_) => {
+                    Err(Problem::new("22P02", format!("\"{id}\" is not a client's id")).hint("See SHOW CLIENTS."))
+                }
             },
             _ => Err(Problem::new("42601", "the console does not know this command").hint("SHOW HELP lists them.")),
         }
@@ -254,7 +252,9 @@ fn run(command: &Command, console: &Console) -> Result<Table, Problem> {
                 rows,
             )
         }
-        Command::Version => shown(&["version"], vec![vec![Some(concat!("pgbaton ", env!("CARGO_PKG_VERSION")).into())]]),
+        Command::Version => {
+            shown(&["version"], vec![vec![Some(concat!("pgbaton ", env!("CARGO_PKG_VERSION")).into())]])
+        }
         Command::Help => {
             let rows = HELP.iter().map(|(command, about)| vec![Some((*command).into()), Some((*about).into())]);
             shown(&["command", "about"], rows.collect())

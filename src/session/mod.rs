@@ -42,6 +42,9 @@ const OWN_STATEMENT: Duration = Duration::from_secs(30);
 /// How often a connection that turns out to be broken is replaced before the client hears of it.
 const ATTEMPTS: usize = 3;
 
+/// Puts a connection into a failed transaction block: the second statement always fails.
+const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+
 /// The name of the console's database.
 pub const CONSOLE: &str = "pgbaton";
 
@@ -288,7 +291,7 @@ impl Session {
 
     /// The quick way to a server connection: an idle one that already has what this session needs.
     pub(super) fn take_server_at_once(&mut self) -> bool {
-        if self.database.facts.is_dirty() {
+        if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
             return false;
         }
         let Some(pool) = &self.pool else { return false };
@@ -320,6 +323,9 @@ impl Session {
     /// The other way: wait for a primary and a connection, and bring the connection to this session's state. Returns false
     /// if the session is over.
     async fn take_server(&mut self) -> bool {
+        if self.machine.takes_lost_block(&self.from_client) {
+            return self.refuse(&lost_transaction());
+        }
         self.me.client.set_activity(Activity::Waiting);
         let me = self.me.client.clone();
         let result = tokio::select! {
@@ -371,6 +377,16 @@ impl Session {
             };
             self.sequence_memory = lease.pool().sequence_memory.load(Ordering::Relaxed);
             let steps = self.machine.steps_to_attach(&lease.server().memory);
+            if self.machine.status() != machine::Tx::Idle {
+                // A block whose server was lost goes on as what it is: failed, until the client ends it.
+                match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
+                    Ok(_) | Err(Exchange::Refused(_)) => return Ok(lease),
+                    Err(error) => {
+                        last = Some(error);
+                        continue;
+                    }
+                }
+            }
             if steps.is_empty() {
                 return Ok(lease);
             }
@@ -488,12 +504,10 @@ impl Session {
             );
             return false;
         }
-        let problem = match self.machine.status() {
-            machine::Tx::Idle => Problem::new("08007", "server connection lost while the statement was running")
+        let problem = match self.machine.may_have_committed() {
+            true => Problem::new("08007", "server connection lost while the statement was running")
                 .detail(format!("It is not known whether its effects were committed. {error}")),
-            _ => Problem::new("40001", "server connection lost; the transaction is rolled back")
-                .detail(error.to_string())
-                .hint("Run the transaction again."),
+            false => lost_transaction().detail(error.to_string()),
         };
         self.machine.answer_lost(&problem, &mut self.to_client);
         self.stalled = !self.from_client.is_empty();
@@ -523,6 +537,10 @@ impl Session {
         }
         self.may_unpin |= happened.may_unpin;
     }
+}
+
+fn lost_transaction() -> Problem {
+    Problem::new("40001", "server connection lost; the transaction is rolled back").hint("Run the transaction again.")
 }
 
 fn too_many(limit: usize) -> Problem {
