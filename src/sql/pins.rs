@@ -25,6 +25,13 @@ impl PinSet {
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
+    /// The set as one word, for an atomic.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+    pub const fn from_bits(bits: u32) -> Self {
+        PinSet(bits)
+    }
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         Pin::ALL.into_iter().filter(move |pin| self.contains(*pin))
     }
