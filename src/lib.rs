@@ -1,11 +1,12 @@
 //! pgbaton: one address for the application, any number of PostgreSQL nodes behind it.
 //!
 //! Read `docs/architecture.md` first: it has the picture and the walk of one query. The modules stand in layers; a file
-//! uses only what stands below it, and neighbours in a layer do not use each other (`tests/tidy.rs` checks this).
+//! uses only what stands below it, and neighbours in a layer do not use each other (`tests/tidy.rs` checks this); in
+//! the top layer, which puts everything together, each may use those to its right.
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 6 | `app` `cli` `config` `demo` |
+//! | 6 | `cli` > `demo` > `app` > `config` |
 //! | 5 | `admin` |
 //! | 4 | `session` |
 //! | 3 | `pool` `node` `monitor` `catalog` |

@@ -104,7 +104,7 @@ fn versioned(parent: &str, prefix: &str, below: &str) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path().join(below))))
         .collect();
-    found.sort_by(|left, right| right.0.cmp(&left.0));
+    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
     found.into_iter().map(|(_, path)| path).collect()
 }
 

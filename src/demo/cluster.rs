@@ -160,11 +160,9 @@ impl Cluster {
         std::thread::scope(|scope| {
             let clones: Vec<_> =
                 replicas.iter().map(|replica| scope.spawn(|| self.clone_primary(primary, replica))).collect();
-            let results = clones.into_iter().map(|clone| clone.join());
+            let mut results = clones.into_iter().map(|clone| clone.join());
             // A panic in one of them is a fault of ours and goes on as one.
-            results
-                .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect::<Result<(), _>>()
+            results.try_for_each(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         let expected = replicas.len().to_string();

@@ -92,7 +92,10 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let cluster =
         Cluster::start(ClusterOptions { replicas, directory, keep, cancel: cancel.clone(), ..Default::default() });
     let cluster = match cluster {
-        Err(ClusterError::Cancelled) => return Ok(println!("\nCancelled; nothing is left behind.")),
+        Err(ClusterError::Cancelled) => {
+            println!("\nCancelled; nothing is left behind.");
+            return Ok(());
+        }
         other => other?,
     };
     let config_file = write_config(&cluster, listen)?;
