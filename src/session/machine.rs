@@ -15,6 +15,8 @@
 
 mod client;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -174,6 +176,9 @@ struct Unnamed {
 
 pub struct Machine {
     session: u64,
+    /// The process id the client was told, and that of the server it has now.
+    pid: u32,
+    server_pid: u32,
     queue: VecDeque<Expect>,
     status: Tx,
     /// Extended messages were sent since the last Sync.
@@ -215,13 +220,16 @@ fn is_plain(statement: &Statement) -> bool {
 }
 
 impl Machine {
-    pub fn new(session: u64, parameters: Arc<Parameters>, session_mode: bool) -> Self {
+    /// `pid` is the process id the client was told.
+    pub fn new(session: u64, pid: u32, parameters: Arc<Parameters>, session_mode: bool) -> Self {
         let mut pins = Pins::EMPTY;
         if session_mode {
             pins.insert(Pin::SessionMode);
         }
         Machine {
             session,
+            pid,
+            server_pid: pid,
             queue: VecDeque::new(),
             status: Tx::Idle,
             unsynced: false,
@@ -334,7 +342,8 @@ impl Machine {
     /// The connection is ours now and has what [`steps_to_attach`](Self::steps_to_attach) asked for. Tells the client of
     /// parameters that differ from what it last heard.
     #[inline]
-    pub fn attach(&mut self, memory: &mut Memory, to_client: &mut Vec<u8>) {
+    pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, to_client: &mut Vec<u8>) {
+        self.server_pid = server_pid;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;
         if !Arc::ptr_eq(&memory.image, &self.image) {

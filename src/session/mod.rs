@@ -221,7 +221,7 @@ impl Session {
         }
         message::backend_key_data(&mut to_client, me.client.pid, &me.client.secret);
         message::ready_for_query(&mut to_client, b'I');
-        let machine = Machine::new(me.client.id, parameters, settings.session_mode);
+        let machine = Machine::new(me.client.id, me.client.pid, parameters, settings.session_mode);
         let stalled = !unread.is_empty();
         Some(Box::new(Session {
             shared,
@@ -315,7 +315,7 @@ impl Session {
 
     fn attach(&mut self, lease: &mut Lease) {
         let server = lease.server();
-        self.machine.attach(&mut server.memory, &mut self.to_client);
+        self.machine.attach(&mut server.memory, server.identity.pid, &mut self.to_client);
         self.me.client.set_server(Some(server.identity.clone()));
         self.me.client.set_activity(Activity::Active);
     }

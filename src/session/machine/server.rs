@@ -114,7 +114,7 @@ impl Machine {
             b'Z' => return self.ready(body, memory, silent),
             b'S' => return self.parameter(body, memory, silent),
             // Not an answer to anything: it concerns the client even between our own statements.
-            b'A' => return Keep::Pass,
+            b'A' => return self.notification(body),
             _ => {}
         }
         keep
@@ -247,6 +247,18 @@ impl Machine {
             Arc::make_mut(&mut self.parameters).set(name, value);
         }
         Keep::Pass
+    }
+
+    /// A session's own notifications carry the process id it was told, which is how clients know them for their own.
+    fn notification(&self, body: &[u8]) -> Keep {
+        match body.split_first_chunk::<4>() {
+            Some((pid, rest)) if self.pid != self.server_pid && u32::from_be_bytes(*pid) == self.server_pid => {
+                let mut bytes = Vec::new();
+                message::raw(&mut bytes, b'A', &[&self.pid.to_be_bytes(), rest]);
+                Keep::Instead(bytes)
+            }
+            _ => Keep::Pass,
+        }
     }
 
     fn is_resetting(&self) -> bool {
