@@ -2,7 +2,8 @@
 //! found because of them — and no others.
 
 use pgbaton::catalog::{Facts, read_suspects};
-use pgbaton::sql::{Pin, Suspects};
+use pgbaton::sql::analysis::analyze;
+use pgbaton::sql::{Dialect, Pin, Suspects};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -239,6 +240,47 @@ async fn functions_are_judged_by_their_bodies() {
     );
 }
 
+/// The judgement of a message must have one entry for each CommandComplete the server sends.
+#[tokio::test]
+async fn statements_are_split_as_the_server_splits_them() {
+    let server = Server::start();
+    let client = server.client().await;
+    for text in [
+        "",
+        ";; /* a;b /* c; */ d; */ -- e;\n;",
+        "SELECT 1; SELECT ';'\n';', 1",
+        "SELECT 'a;' -- x;\n '\n;b'; SELECT 1",
+        "SELECT $$;$$, $a$;$$;$a$, $a_1$;$a$;$a_1$; SELECT 1",
+        r"SELECT E'\';', 'a\'; SELECT 1",
+        r"SET standard_conforming_strings = on; SELECT '\'; RESET ALL",
+        r#"SELECT U&'\003b;', U&"\003b;" FROM (SELECT 1 AS ";;") x; SELECT 1"#,
+        "SELECT B'01', X'1f', N'a;'; SELECT 1",
+        "SELECT 1 AS \"a;\"\";\"; SELECT 2",
+        "SELECT 1 AS a$b$; SELECT 2 AS b$b$",
+        "SELECT 1+--;\n2; SELECT 2*/*;*/3; SELECT 1",
+        "SELECT 3--1;\n; SELECT @/*;*/-1",
+        "SELECT (ARRAY[1,2,3])[1:2]; SELECT 1",
+        "CREATE TABLE split (a int); CREATE RULE r AS ON DELETE TO split DO ALSO (SELECT 1; SELECT 2); SELECT 1",
+        "CREATE FUNCTION split_f(a int) RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE a WHEN 1 THEN 2 ELSE (CASE WHEN true THEN 3 END) END; END; SELECT 1",
+        "CREATE PROCEDURE split_p() BEGIN ATOMIC END; SELECT 1",
+        "CREATE OR REPLACE PROCEDURE split_p() LANGUAGE sql BEGIN ATOMIC; INSERT INTO split VALUES (1); SELECT 1 AS end, 2 AS \"case\"; END; BEGIN; SELECT 1; END",
+        "CREATE FUNCTION split_g() RETURNS int RETURN CASE WHEN true THEN 1 END; SELECT 2",
+        "BEGIN; SELECT 1; COMMIT; SELECT 2",
+        "EXPLAIN SELECT 1; VALUES (1), (2); TABLE pg_class",
+        "SELECT 1e5, 1.5, .5, 1., 1.e2; SELECT 1::int, 2",
+        "SELECT 'ü;', \"ü\" FROM (SELECT 1 AS ü) x; SELECT 1",
+    ] {
+        let answer = client.simple_query(text).await.unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        let completed = answer
+            .iter()
+            .filter(|message| matches!(message, tokio_postgres::SimpleQueryMessage::CommandComplete(_)))
+            .count();
+        let analysis = analyze(text.as_bytes(), Dialect::default(), &Suspects::default());
+        // The client shows EmptyQueryResponse as one completion too.
+        assert_eq!(analysis.statements.len().max(1), completed, "{text}");
+    }
+}
+
 /// Every way to call a function without naming it.
 #[tokio::test]
 async fn suspects_are_followed_through_what_uses_them() {
@@ -404,44 +446,35 @@ async fn facts_follow_ddl_as_soon_as_they_are_marked() {
     let generation = facts.ddl_generation();
     facts.bump_ddl();
     assert_eq!(facts.ddl_generation(), generation + 1);
-    assert_eq!(count.load(Ordering::SeqCst), 3, "one reading at the start and one for each mark");
+    assert_eq!(count.load(Ordering::SeqCst), 1, "marks that follow each other closely share a connection");
     keeper.abort();
+}
+
+/// Waits until the query answers true.
+async fn until(client: &Client, query: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < deadline, "never true: {query}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
 async fn a_mark_that_comes_during_a_refresh_is_not_lost() {
     let server = Server::start();
-    let client = server.client().await;
+    let (client, blocker) = (server.client().await, server.client().await);
     let facts = Arc::new(Facts::default());
     let count = Arc::new(AtomicUsize::new(0));
-    let connect = counting(&server, &count);
-    let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let held = {
-        let gate = gate.clone();
-        move || {
-            let (connecting, started, gate) = (connect(), started.clone(), gate.clone());
-            async move {
-                let client = connecting.await;
-                let _ = started.send(());
-                gate.acquire().await.unwrap().forget();
-                client
-            }
-        }
-    };
-    let keeper = tokio::spawn(facts.clone().keep_fresh(held, Duration::from_secs(3600)));
-    has_started.recv().await.unwrap();
-    // The first refresh is under way when these marks come: one more refresh must follow, and only one.
-    facts.mark_dirty();
-    facts.mark_dirty();
+    // The first refresh has read the functions and hangs on the policies …
+    blocker.batch_execute("BEGIN; LOCK TABLE pg_policy IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let keeper = tokio::spawn(facts.clone().keep_fresh(counting(&server, &count), Duration::from_secs(3600)));
+    until(&client, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)").await;
+    // … when a function is made.
     client.batch_execute("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'LISTEN x'").await.unwrap();
-    gate.add_permits(1);
-    has_started.recv().await.unwrap();
-    assert!(facts.is_dirty());
-    gate.add_permits(10);
+    facts.mark_dirty();
+    blocker.batch_execute("COMMIT").await.unwrap();
     assert!(facts.refreshed().await);
     assert!(facts.suspects().names.contains_key("f"));
-    assert_eq!(count.load(Ordering::SeqCst), 2);
     keeper.abort();
 }
 
@@ -464,9 +497,15 @@ async fn what_was_known_is_kept_while_the_server_cannot_be_asked() {
     let keeper = tokio::spawn(facts.clone().keep_fresh(flaky, Duration::from_secs(3600)));
     assert!(facts.refreshed().await);
     client.batch_execute("CREATE FUNCTION g() RETURNS void LANGUAGE sql AS 'LISTEN x'").await.unwrap();
+    let others = "pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}");
+    client.batch_execute(&kill).await.unwrap();
+    until(&client, &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE {others})")).await;
     facts.mark_dirty();
-    tokio::task::yield_now().await;
-    assert!(facts.suspects().names.contains_key("f"));
+    while tries.load(Ordering::SeqCst) < 3 {
+        assert!(facts.suspects().names.contains_key("f") && facts.is_dirty());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(facts.refreshed().await);
     assert!(facts.suspects().names.contains_key("g"));
     assert_eq!(tries.load(Ordering::SeqCst), 4);

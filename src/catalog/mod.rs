@@ -18,11 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How long a statement waits for facts that DDL has made old. Longer than a refresh takes; a statement that goes on
-/// with the old facts after that has waited long enough to have lost a race with an operator typing the same DDL.
+/// How long a statement waits for facts that DDL has made old. Far longer than a refresh takes; when the node does not
+/// answer the control connection, sessions go on with what was known rather than stand still.
 pub const FRESHNESS_WAIT: Duration = Duration::from_secs(5);
 /// How long one refresh may take, connecting included.
 pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the connection of a refresh is kept for the next: DDL comes in series, and between them no node should carry
+/// a connection for every database.
+const CONNECTION_LINGER: Duration = Duration::from_secs(3);
 /// Waits between refreshes that failed, growing from the first to the last.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -85,25 +88,30 @@ impl Facts {
     }
 
     /// Refreshes at once, then whenever marked and every `interval`. Several marks that come during a refresh are served
-    /// by the next one. Runs until it is dropped.
+    /// by the next one. The connection is kept as long as marks follow each other closely. Runs until it is dropped.
     pub async fn keep_fresh<F, E>(self: Arc<Self>, connect: impl Fn() -> F, interval: Duration)
     where
         F: Future<Output = Result<tokio_postgres::Client, E>>,
         E: Display,
     {
         let mut retry = RETRY[0];
+        let mut kept = None;
         loop {
             let marked = self.marked.load(Ordering::Acquire);
             let refresh = tokio::time::timeout(REFRESH_TIMEOUT, async {
-                let client = connect().await.map_err(|error| error.to_string())?;
-                read_suspects(&client).await.map_err(|error| error.to_string())
+                let client = match kept.take() {
+                    Some(client) => client,
+                    None => connect().await.map_err(|error| error.to_string())?,
+                };
+                let suspects = read_suspects(&client).await.map_err(|error| with_causes(&error))?;
+                Ok::<_, String>((client, suspects))
             });
-            let wait = match refresh.await.unwrap_or_else(|_| Err(format!("no answer within {REFRESH_TIMEOUT:?}"))) {
-                Ok(suspects) => {
+            match refresh.await.unwrap_or_else(|_| Err(format!("no answer within {REFRESH_TIMEOUT:?}"))) {
+                Ok((client, suspects)) => {
+                    kept = Some(client);
                     self.store(suspects);
                     self.covered.send_replace(marked);
                     retry = RETRY[0];
-                    interval
                 }
                 Err(error) => {
                     tracing::warn!(%error, retry_in = ?retry, "the catalog could not be read; keeping what was known");
@@ -112,9 +120,14 @@ impl Facts {
                     retry = (retry * 2).min(RETRY[1]);
                     continue;
                 }
-            };
+            }
             // A mark since the refresh began has left its permit in `wake`.
-            let _ = tokio::time::timeout(wait, self.wake.notified()).await;
+            let linger = CONNECTION_LINGER.min(interval);
+            if tokio::time::timeout(linger, self.wake.notified()).await.is_err() {
+                kept = None;
+                let _ = tokio::time::timeout(interval - linger, self.wake.notified()).await;
+            }
+            kept = kept.filter(|client| !client.is_closed());
         }
     }
 
@@ -126,4 +139,15 @@ impl Facts {
             self.suspects.store(Arc::new(suspects));
         }
     }
+}
+
+/// tokio-postgres says "db error" and keeps what the server said as the cause.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
