@@ -14,10 +14,17 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod admin;
 pub mod app;
+pub mod auth;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod net;
+pub mod pool;
+pub mod session;
 pub mod sql;
 pub mod telemetry;
 pub mod types;
+pub mod wire;

@@ -1,0 +1,5 @@
+//! stub
+#[derive(Clone, Debug)]
+pub enum Credential {
+    None,
+}
