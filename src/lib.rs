@@ -13,5 +13,6 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod auth;
 pub mod sql;
 pub mod types;
