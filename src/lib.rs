@@ -1,11 +1,12 @@
 //! pgbaton: one address for the application, any number of PostgreSQL nodes behind it.
 //!
 //! Read `docs/architecture.md` first: it has the picture and the walk of one query. The modules stand in layers; a file
-//! uses only what stands below it, and neighbours in a layer do not use each other (`tests/tidy.rs` checks this).
+//! uses only what stands below it, and neighbours in a layer do not use each other (`tests/tidy.rs` checks this); in
+//! the top layer, which puts everything together, each may use those to its right.
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 6 | `app` `cli` `config` `demo` |
+//! | 6 | `cli` > `demo` > `app` > `config` |
 //! | 5 | `admin` |
 //! | 4 | `session` |
 //! | 3 | `pool` `node` `monitor` `catalog` |
@@ -13,6 +14,17 @@
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
+pub mod admin;
+pub mod app;
 pub mod auth;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod net;
+pub mod pool;
+pub mod session;
 pub mod sql;
+pub mod telemetry;
 pub mod types;
+pub mod wire;

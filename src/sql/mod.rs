@@ -6,48 +6,17 @@
 //! refuse anyway need no care: they have no effect.
 
 pub mod analysis;
+pub mod body;
+mod cursor;
 pub mod lexer;
+mod pins;
+mod quote;
+mod set_config;
+mod suspects;
+mod words;
 
-mod bitflags_lite {
-    //! A set of pin reasons in one word.
-    use super::Pin;
-
-    #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-    pub struct PinSet(u32);
-
-    impl PinSet {
-        pub const EMPTY: PinSet = PinSet(0);
-        pub fn of(pin: Pin) -> Self {
-            PinSet(1 << pin as u32)
-        }
-        pub fn insert(&mut self, pin: Pin) {
-            self.0 |= 1 << pin as u32;
-        }
-        pub fn remove(&mut self, pin: Pin) {
-            self.0 &= !(1 << pin as u32);
-        }
-        pub fn contains(self, pin: Pin) -> bool {
-            self.0 & (1 << pin as u32) != 0
-        }
-        pub fn union(self, other: PinSet) -> PinSet {
-            PinSet(self.0 | other.0)
-        }
-        pub fn is_empty(self) -> bool {
-            self.0 == 0
-        }
-        pub fn iter(self) -> impl Iterator<Item = Pin> {
-            Pin::ALL.into_iter().filter(move |pin| self.contains(*pin))
-        }
-    }
-
-    impl std::fmt::Debug for PinSet {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_set().entries(self.iter()).finish()
-        }
-    }
-}
-
-pub use bitflags_lite::PinSet as Pins;
+pub use pins::PinSet as Pins;
+pub use quote::{quote_ident, quote_literal};
 
 /// Why a session must keep its server connection between transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -197,7 +166,7 @@ pub enum Argument {
 #[derive(Clone, Debug, Default)]
 pub struct Suspects {
     pub names: hashbrown::HashMap<Box<str>, Pins, foldhash::fast::RandomState>,
-    /// Operator symbols, for example `+++`.
+    /// Operator symbols, for example `@+@`.
     pub operators: hashbrown::HashMap<Box<str>, Pins, foldhash::fast::RandomState>,
     /// Pins for any DDL at all (an event trigger with an opaque function).
     pub any_ddl: Pins,

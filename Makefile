@@ -1,0 +1,53 @@
+# The two commands to know are `make demo` and `make test`; `make help` lists the rest.
+
+CARGO ?= cargo
+# More for the demo: make demo ARGS="--replicas 1 --listen 127.0.0.1:7000"
+ARGS ?=
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+# The suites outside cargo run against the binary that cargo test has built already: with its dependencies optimised,
+# and without the minutes that link-time optimisation takes.
+export PGBATON_BINARY = $(CURDIR)/target/debug/pgbaton
+
+.PHONY: help demo test lint drivers conformance bench fuzz release
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a primary, two replicas and pgbaton on this machine, until Ctrl-C
+	@./setup.sh demo
+	@$(CARGO) build --quiet
+	@exec $(PGBATON_BINARY) demo $(ARGS)
+
+test: ## everything that has to pass: lint, cargo test, drivers, conformance
+	@./setup.sh test
+	@$(MAKE) --no-print-directory lint
+	$(CARGO) test
+	@$(MAKE) --no-print-directory drivers
+	@$(MAKE) --no-print-directory conformance
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+drivers: ## real drivers of six languages through pgbaton
+	@$(CARGO) build --quiet
+	@if [ -x tests/drivers/run ]; then tests/drivers/run; else echo "skipped: tests/drivers/run does not exist"; fi
+
+conformance: ## PostgreSQL's own regression suite, directly and through pgbaton
+	@$(CARGO) build --quiet
+	@if [ -x tests/conformance/run ]; then tests/conformance/run; else echo "skipped: tests/conformance/run does not exist"; fi
+
+bench: release ## direct, HAProxy, PgBouncer and pgbaton in one interleaved run
+	@./setup.sh bench
+	@if [ -x tests/bench/run ]; then PGBATON_BINARY=$(CURDIR)/target/release/pgbaton tests/bench/run; \
+	else echo "tests/bench/run does not exist"; exit 1; fi
+
+fuzz: ## every fuzz target for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
+	@set -e; for target in $$($(CARGO) +nightly fuzz list); do \
+		echo "fuzz $$target"; $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+
+release: ## target/release/pgbaton
+	$(CARGO) build --release

@@ -1,0 +1,165 @@
+//! The command line: what can be typed, what it means, and how the process ends.
+//!
+//! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, LogFormat, keys};
+use crate::{app, demo, telemetry};
+
+/// One address for the application, any number of PostgreSQL nodes behind it.
+///
+/// Applications connect to pgbaton as if it were PostgreSQL. It finds the primary among the configured nodes and
+/// shares few server connections between many clients.
+#[derive(Debug, Parser)]
+#[command(name = "pgbaton", version, max_term_width = 110, after_help = AFTER_HELP, subcommand_required = true)]
+#[command(arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  pgbaton demo                          a primary, two replicas and the proxy on this machine
+  pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
+  pgbaton serve -c pgbaton.toml         run the proxy
+
+Environment variables:
+  PGBATON_CONTROL_PASSWORD  password of cluster.control_user, if no control_password_file is configured
+  PGPASSFILE                used in place of ~/.pgpass for the same, if that variable is not set either
+  PGBATON_PG_BIN            directory with initdb and postgres, for `demo`
+
+Exit codes: 0 done, 1 refused (the reason is on standard error), 2 usage.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the proxy until SIGTERM
+    #[command(after_help = SERVE_HELP)]
+    Serve(ConfigFile),
+    /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArguments),
+    /// Look at configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+const SERVE_HELP: &str = "\
+Signals:
+  SIGTERM, SIGINT  take no new clients, let open transactions end (proxy.drain_timeout), quit; a second one quits at once
+  SIGHUP           read the file again, apply what can change while running, and log what cannot
+
+Example:
+  PGBATON_CONTROL_PASSWORD=secret pgbaton serve -c /etc/pgbaton/pgbaton.toml";
+
+const DEMO_HELP: &str = "\
+Role, password and database are `demo`:
+  PGPASSWORD=demo psql -h 127.0.0.1 -p 6432 -U demo
+
+PostgreSQL's programs are looked for in PGBATON_PG_BIN, then where `pg_config --bindir` says, then in the usual
+directories and PATH. Started by root, the nodes run as user `postgres` (or `nobody`).
+
+Examples:
+  pgbaton demo --replicas 1 --listen 127.0.0.1:7000
+  pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards";
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file; its keys are in docs/configuration.md
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "pgbaton.toml")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Streaming replicas beside the primary
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9))]
+    replicas: u8,
+    /// Where the proxy listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6432")]
+    listen: std::net::SocketAddr,
+    /// Where data, sockets and logs go; made by this command, or empty [default: a new one under $TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Leave data and logs behind at the end
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Say what is wrong with a configuration file, line by line
+    Check(ConfigFile),
+    /// Print docs/configuration.md
+    PrintReference,
+}
+
+/// Reads the arguments of this process and does what they say.
+pub fn run() -> ExitCode {
+    // clap prints its own message and exits with 2 for usage, 0 for --help and --version.
+    match execute(CommandLine::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("pgbaton: {reason}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
+    match verb {
+        Verb::Serve(ConfigFile { file }) => {
+            let config = Config::load(&file)?;
+            let level = start_logging(&config)?;
+            Ok(app::serve(config, file, level)?)
+        }
+        Verb::Demo(arguments) => {
+            let DemoArguments { replicas, listen, dir, keep } = arguments;
+            Ok(demo::run(demo::Options { replicas: usize::from(replicas), listen, directory: dir, keep })?)
+        }
+        Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
+            let config = Config::load(&file)?;
+            for node in &config.cluster.nodes {
+                config.control_password(node)?;
+            }
+            println!("{}: ok", file.display());
+            Ok(())
+        }
+        Verb::Config(ConfigVerb::PrintReference) => {
+            print!("{}", keys::reference());
+            Ok(())
+        }
+    }
+}
+
+/// The handle lets a reload change the level.
+fn start_logging(config: &Config) -> Result<Option<telemetry::LevelHandle>, String> {
+    let format = match config.log.format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::init(format, &config.log.level, telemetry::Output::StandardError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_environment_variable_that_is_read() {
+        let help = CommandLine::command().render_long_help().to_string();
+        for name in ["PGBATON_CONTROL_PASSWORD", "PGPASSFILE", "PGBATON_PG_BIN"] {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The configuration file: what it may say, what it says, and what a new one changes.
+//!
+//! This module knows every other module's settings; none of them knows this one. `app` turns these plain structs into
+//! the settings each module takes.
+
+mod document;
+pub mod keys;
+mod password;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use document::{Document, Section};
+use keys::{KEYS, SECTIONS};
+
+/// A checked configuration. Every value is within the range that `docs/configuration.md` gives.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    pub proxy: Proxy,
+    pub auth: Auth,
+    pub cluster: Cluster,
+    pub failover: Failover,
+    pub log: Log,
+}
+
+/// `[proxy]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Proxy {
+    pub listen: Vec<Listen>,
+    pub pool_mode: PoolMode,
+    pub pool_size: usize,
+    pub max_clients: usize,
+    /// 0: one per core.
+    pub workers: usize,
+    #[serde(with = "humantime_serde")]
+    pub pool_wait: Duration,
+    pub max_waiting: usize,
+    #[serde(with = "humantime_serde")]
+    pub server_login_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub server_idle_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub server_lifetime: Duration,
+    #[serde(with = "humantime_serde")]
+    pub client_login_timeout: Duration,
+    pub max_prepared_statements: usize,
+    pub max_inspect_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    pub tls: ProxyTls,
+}
+
+/// `[proxy.tls]`: `cert` and `key` are both given or both not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProxyTls {
+    pub mode: ClientTlsMode,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Auth {
+    pub method: AuthMethod,
+    /// Given exactly when `method` is `File`.
+    pub users_file: Option<PathBuf>,
+    pub rules: Vec<Rule>,
+}
+
+/// `[[auth.rules]]`, as written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rule {
+    pub user: String,
+    pub database: String,
+    pub address: String,
+    pub method: String,
+    pub tls: Option<bool>,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cluster {
+    pub name: String,
+    pub control_user: String,
+    pub control_database: String,
+    pub control_password_file: Option<PathBuf>,
+    pub tls: ClusterTls,
+    /// At least one; ids are unique, and so are addresses.
+    pub nodes: Vec<Node>,
+}
+
+/// `[cluster.tls]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClusterTls {
+    pub mode: NodeTlsMode,
+    /// `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[[cluster.nodes]]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Node {
+    pub id: String,
+    /// A name, an address, or (beginning with `/`) the directory of a Unix socket.
+    pub host: String,
+    pub port: u16,
+}
+
+/// `[failover]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Failover {
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub probe_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or directives such as `info,pgbaton::session=debug`.
+    pub level: String,
+}
+
+/// An enum of the words a key may have.
+macro_rules! choice {
+    ($(#[$about:meta])* $name:ident => $($variant:ident $text:literal),+) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const NAMES: &'static [&'static str] = &[$($text),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+
+            fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some($name::$variant),)+ _ => None }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+choice!(PoolMode => Transaction "transaction", Session "session");
+choice!(ClientTlsMode => Disable "disable", Allow "allow", Require "require");
+choice!(NodeTlsMode => Disable "disable", Prefer "prefer", Require "require",
+    VerifyCa "verify-ca", VerifyFull "verify-full");
+choice!(AuthMethod => Passthrough "passthrough", File "file");
+choice!(LogFormat => Text "text", Json "json");
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A name or address, and a port; port 0 takes a free one.
+    Tcp { host: String, port: u16 },
+    /// The directory of a socket `.s.PGSQL.<port>`; the port is [`Proxy::unix_port`].
+    Unix { directory: PathBuf },
+}
+
+impl Listen {
+    /// Reads `host:port`, `[v6]:port` or `/directory`.
+    pub fn parse(text: &str) -> Result<Listen, String> {
+        if text.starts_with('/') {
+            return Ok(Listen::Unix { directory: PathBuf::from(text) });
+        }
+        let expected = || {
+            format!("must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"{text}\"")
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+        let port = port.parse().map_err(|_| expected())?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
+            Some(_) => return Err(expected()),
+            None if host.is_empty() || host.contains(':') => return Err(expected()),
+            None => host,
+        };
+        Ok(Listen::Tcp { host: host.to_string(), port })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Listen::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Listen::Unix { directory } => write!(f, "{}", directory.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One mistake in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub file: PathBuf,
+    /// Counted from 1; `None` when it is the absence of something.
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+            None => write!(f, "{}: {}", self.file.display(), self.message),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    /// Every mistake found, in the order of lines.
+    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    Wrong(Vec<Problem>),
+    #[error("the password of control user \"{user}\": {reason}")]
+    Password { user: String, reason: String },
+}
+
+/// What differs between two configurations, as names of keys (`cluster.nodes` and `auth.rules` as a whole).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// A reload applies these.
+    pub applied: Vec<String>,
+    /// These wait for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks a file, and that the files it names can be read.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { file: path.to_path_buf(), source })?;
+        Self::read(&text, path, true)
+    }
+
+    /// Checks a text; `file` is its name in messages and where relative paths start. Opens nothing.
+    pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
+        Self::read(text, file, false)
+    }
+
+    fn read(text: &str, file: &Path, check_files: bool) -> Result<Config, ConfigError> {
+        let document = Document::parse(text, file, check_files).map_err(|problem| ConfigError::Wrong(vec![problem]))?;
+        let config = build(&document);
+        let problems = document.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Wrong(problems)),
+        }
+    }
+
+    /// Every key with its value in effect, in the order of the reference page; lists of tables as one value.
+    pub fn entries(&self) -> Vec<(String, String)> {
+        // All fields are texts, numbers, lists and structs with named fields, which TOML can always express.
+        let root = toml::Value::try_from(self).unwrap_or_else(|error| panic!("a configuration is TOML: {error}"));
+        let find = |path: &str| path.split('.').try_fold(&root, |value, part| value.get(part));
+        let mut entries = Vec::new();
+        for section in SECTIONS {
+            if section.is_list {
+                let list = find(section.name).map(toml::Value::to_string).unwrap_or_default();
+                entries.push((section.name.to_string(), list));
+                continue;
+            }
+            for key in KEYS.iter().filter(|key| key.section == section.name) {
+                let value = match find(&key.path()) {
+                    Some(toml::Value::String(text)) => text.clone(),
+                    Some(toml::Value::Array(values)) => {
+                        values.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(", ")
+                    }
+                    Some(other) => other.to_string(),
+                    None => String::new(),
+                };
+                entries.push((key.path(), value));
+            }
+        }
+        entries
+    }
+
+    /// What a reload from this configuration to `new` applies, and what it cannot.
+    pub fn changes(&self, new: &Config) -> Changes {
+        let mut changes = Changes::default();
+        for ((path, old), (_, new)) in self.entries().into_iter().zip(new.entries()) {
+            if old == new {
+                continue;
+            }
+            let reloads = KEYS.iter().filter(|key| key.path() == path || key.section == path).all(|key| key.reloads);
+            if reloads { changes.applied.push(path) } else { changes.needs_restart.push(path) }
+        }
+        changes
+    }
+
+    /// The control user's password for `node`: `control_password_file`, else `PGBATON_CONTROL_PASSWORD`, else
+    /// `~/.pgpass` by libpq's rules, else none.
+    pub fn control_password(&self, node: &Node) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        password::control_password(&self.cluster, node, &|name| std::env::var_os(name))
+    }
+}
+
+impl Proxy {
+    /// The number in the name of Unix sockets: the port of the first TCP address, 6432 when there is none to take.
+    pub fn unix_port(&self) -> u16 {
+        let ports = self.listen.iter().filter_map(|listen| match listen {
+            Listen::Tcp { port, .. } if *port != 0 => Some(*port),
+            _ => None,
+        });
+        ports.into_iter().next().unwrap_or(6432)
+    }
+}
+
+/// `None` only where a value without default is missing or wrong; the document then has noted why.
+fn build(document: &Document<'_>) -> Option<Config> {
+    let proxy = proxy(document);
+    let auth = auth(document);
+    let cluster = cluster(document);
+    let section = document.section("failover");
+    let failover = Failover {
+        probe_interval: section.duration("probe_interval"),
+        probe_timeout: section.duration("probe_timeout"),
+        hold: section.duration("hold"),
+    };
+    let section = document.section("log");
+    let format = section.choice("format", LogFormat::parse);
+    let level = section.text("level");
+    if let Err(reason) = crate::telemetry::check_level(&level) {
+        section.refuse("level", reason);
+    }
+    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, failover, log: Log { format: format?, level } })
+}
+
+fn proxy(document: &Document<'_>) -> Option<Proxy> {
+    let section = document.section("proxy");
+    let tls_section = document.section("proxy.tls");
+    let tls_mode = tls_section.choice("mode", ClientTlsMode::parse);
+    let (cert, key, client_ca) = (tls_section.path("cert"), tls_section.path("key"), tls_section.path("client_ca"));
+    let pool_mode = section.choice("pool_mode", PoolMode::parse);
+    let proxy = Proxy {
+        listen: section.addresses("listen"),
+        pool_size: section.count("pool_size"),
+        max_clients: section.count("max_clients"),
+        workers: section.count("workers"),
+        pool_wait: section.duration("pool_wait"),
+        max_waiting: section.count("max_waiting"),
+        server_login_timeout: section.duration("server_login_timeout"),
+        server_idle_timeout: section.duration("server_idle_timeout"),
+        server_lifetime: section.duration("server_lifetime"),
+        client_login_timeout: section.duration("client_login_timeout"),
+        max_prepared_statements: section.count("max_prepared_statements"),
+        max_inspect_bytes: section.size("max_inspect_bytes"),
+        drain_timeout: section.duration("drain_timeout"),
+        pool_mode: pool_mode?,
+        tls: ProxyTls { mode: tls_mode?, cert, key, client_ca },
+    };
+    check_client_tls(&tls_section, &proxy.tls);
+    Some(proxy)
+}
+
+fn check_client_tls(section: &Section<'_, '_>, tls: &ProxyTls) {
+    match (&tls.cert, &tls.key) {
+        (Some(_), None) => section.refuse("key", "has to be given, as proxy.tls.cert is"),
+        (None, Some(_)) => section.refuse("cert", "has to be given, as proxy.tls.key is"),
+        (None, None) if tls.mode == ClientTlsMode::Require => {
+            section.refuse("mode", "\"require\" needs proxy.tls.cert and proxy.tls.key");
+        }
+        (None, None) if tls.client_ca.is_some() => {
+            section.refuse("client_ca", "has no effect without proxy.tls.cert and proxy.tls.key");
+        }
+        _ => {}
+    }
+}
+
+fn auth(document: &Document<'_>) -> Option<Auth> {
+    let section = document.section("auth");
+    let method = section.choice("method", AuthMethod::parse);
+    let users_file = section.path("users_file");
+    match (method, &users_file) {
+        (Some(AuthMethod::File), None) => section.refuse("users_file", "has to be given, as auth.method is \"file\""),
+        (Some(AuthMethod::Passthrough), Some(_)) => {
+            section.refuse("users_file", "has no effect unless auth.method is \"file\"");
+        }
+        _ => {}
+    }
+    let rules = document.list("auth.rules").into_iter().map(|section| {
+        let known = |text: &str| keys::RULE_METHODS.contains(&text).then(|| text.to_string());
+        Rule {
+            user: section.text("user"),
+            database: section.text("database"),
+            address: section.text("address"),
+            // A missing or unknown method is noted, and then no configuration comes of it.
+            method: section.choice("method", known).unwrap_or_default(),
+            tls: section.boolean("tls"),
+        }
+    });
+    let rules = rules.collect();
+    Some(Auth { method: method?, users_file, rules })
+}
+
+fn cluster(document: &Document<'_>) -> Option<Cluster> {
+    let section = document.section("cluster");
+    let tls = document.section("cluster.tls");
+    let tls_mode = tls.choice("mode", NodeTlsMode::parse);
+    let ca = tls.path("ca");
+    if ca.is_some() && !matches!(tls_mode, None | Some(NodeTlsMode::VerifyCa | NodeTlsMode::VerifyFull)) {
+        tls.refuse("ca", "has no effect unless cluster.tls.mode is \"verify-ca\" or \"verify-full\"");
+    }
+    let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
+    let mut nodes = Vec::new();
+    for section in document.list("cluster.nodes") {
+        let id = section.text("id");
+        if !id.is_empty() && !is_node_id(&id) {
+            section.refuse("id", format!("must be up to 63 letters, digits, \"_\", \"-\" or \".\", found \"{id}\""));
+        }
+        if !id.is_empty() && !ids.insert(id.clone()) {
+            section.refuse("id", format!("\"{id}\" is the name of another node"));
+        }
+        let host = section.text("host");
+        let port = u16::try_from(section.integer("port")).unwrap_or_default();
+        if !host.is_empty() && !addresses.insert((host.clone(), port)) {
+            section.refuse("host", format!("\"{host}\" with port {port} is the address of another node"));
+        }
+        nodes.push(Node { id, host, port });
+    }
+    if nodes.is_empty() {
+        document
+            .refuse("cluster.nodes", "at least one node has to be given, as [[cluster.nodes]] with id, host and port");
+    }
+    Some(Cluster {
+        name: section.text("name"),
+        control_user: section.text("control_user"),
+        control_database: section.text("control_database"),
+        control_password_file: section.path("control_password_file"),
+        tls: ClusterTls { mode: tls_mode?, ca },
+        nodes,
+    })
+}
+
+fn is_node_id(id: &str) -> bool {
+    id.len() <= 63 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! What a configuration file may say, told by example. Apart from `mod.rs` for length only.
+
+use super::*;
+
+const NODE: &str = "[[cluster.nodes]]\nid = \"n1\"\nhost = \"127.0.0.1\"\nport = 54321\n";
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("pgbaton.toml")).map_err(|error| error.to_string())
+}
+
+fn refusal(text: &str) -> String {
+    match parse(&format!("{text}\n{NODE}")) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(message) => message,
+    }
+}
+
+#[test]
+fn nodes_alone_are_a_whole_configuration() {
+    let config = parse(NODE).unwrap();
+    assert_eq!(config.proxy.listen, [Listen::Tcp { host: "127.0.0.1".into(), port: 6432 }]);
+    assert_eq!(config.proxy.pool_mode, PoolMode::Transaction);
+    assert_eq!(config.proxy.pool_size, 20);
+    assert_eq!(config.proxy.max_inspect_bytes, 1 << 20);
+    assert_eq!(config.failover.probe_interval, Duration::from_millis(250));
+    assert_eq!(config.cluster.nodes, [Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321 }]);
+    assert_eq!(config.proxy.tls.cert, None);
+}
+
+#[test]
+fn every_key_can_be_set() {
+    let config = parse(
+        r#"
+        [proxy]
+        listen = ["0.0.0.0:7000", "[::1]:7000", "/run/pgbaton"]
+        pool_mode = "session"
+        max_inspect_bytes = "64KiB"
+        pool_wait = "1m 30s"
+        [proxy.tls]
+        mode = "require"
+        cert = "tls/server.pem"
+        key = "/etc/key.pem"
+        [auth]
+        method = "file"
+        users_file = "users.txt"
+        [[auth.rules]]
+        user = "app"
+        address = "10.0.0.0/8"
+        method = "cert"
+        tls = true
+        [[auth.rules]]
+        method = "reject"
+        [cluster]
+        name = "west"
+        [cluster.tls]
+        mode = "verify-full"
+        ca = "ca.pem"
+        [[cluster.nodes]]
+        id = "n1"
+        host = "/var/run/postgresql"
+        [log]
+        format = "json"
+        level = "info,pgbaton::session=debug"
+        "#,
+    )
+    .unwrap();
+    let shown: Vec<String> = config.proxy.listen.iter().map(Listen::to_string).collect();
+    assert_eq!(shown, ["0.0.0.0:7000", "[::1]:7000", "/run/pgbaton"]);
+    assert_eq!(config.proxy.unix_port(), 7000);
+    assert_eq!(config.proxy.pool_wait, Duration::from_secs(90));
+    assert_eq!(config.proxy.tls.key.as_deref(), Some(Path::new("/etc/key.pem")));
+    assert_eq!(config.auth.rules[0].tls, Some(true));
+    assert_eq!(config.auth.rules[1].user, "all");
+    assert_eq!(config.cluster.nodes[0].port, 5432);
+}
+
+#[test]
+fn a_relative_path_starts_at_the_directory_of_the_file() {
+    let text = format!("{NODE}\n[proxy.tls]\ncert = \"tls/server.pem\"\nkey = \"/k.pem\"");
+    let config = Config::parse(&text, Path::new("/etc/pgbaton/pgbaton.toml")).unwrap();
+    assert_eq!(config.proxy.tls.cert.as_deref(), Some(Path::new("/etc/pgbaton/tls/server.pem")));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    let message = refusal("# one\n[proxy]\npool_mode = \"session\"\npool_sise = 3");
+    assert_eq!(message, "pgbaton.toml:4: proxy.pool_sise: unknown key; did you mean \"pool_size\"?");
+    assert_eq!(refusal("[prox]"), "pgbaton.toml:1: prox: unknown key; did you mean \"proxy\"?");
+    assert_eq!(
+        refusal("[proxy]\nhold = \"3s\""),
+        "pgbaton.toml:2: proxy.hold: unknown key; \"hold\" belongs in [failover]"
+    );
+    assert_eq!(refusal("[proxy.tls]\nsni = 1"), "pgbaton.toml:2: proxy.tls.sni: unknown key");
+    assert_eq!(
+        parse("[[cluster.nodes]]\nid = \"a\"\nhosts = \"b\"\nhost = \"b\"").unwrap_err(),
+        "pgbaton.toml:3: cluster.nodes.hosts: unknown key; did you mean \"host\"?"
+    );
+}
+
+#[test]
+fn a_value_out_of_range_is_told_the_range() {
+    let cases = [
+        ("[proxy]\npool_size = 0", "proxy.pool_size: must be a whole number from 1 to 10000, found 0"),
+        ("[proxy]\npool_size = \"20\"", "proxy.pool_size: must be a whole number from 1 to 10000, found \"20\""),
+        ("[proxy]\npool_size = -1", "proxy.pool_size: must be a whole number from 1 to 10000, found -1"),
+        (
+            "[proxy]\npool_wait = 30",
+            "proxy.pool_wait: must be a duration with a unit, such as \"30s\", from 10ms to 1h, found 30",
+        ),
+        (
+            "[failover]\nhold = \"2h\"",
+            "failover.hold: must be a duration with a unit, such as \"30s\", from 0s to 1h, found \"2h\"",
+        ),
+        (
+            "[proxy]\nmax_inspect_bytes = \"1 MB!\"",
+            "proxy.max_inspect_bytes: must be a size such as \"1MiB\", from 1KiB to 1GiB, found \"1 MB!\"",
+        ),
+        (
+            "[proxy]\npool_mode = \"transactoin\"",
+            "proxy.pool_mode: must be one of \"transaction\", \"session\", found \"transactoin\"; did you mean \"transaction\"?",
+        ),
+        ("[proxy]\nlisten = []", "proxy.listen: must name at least one address"),
+        (
+            "[proxy]\nlisten = [\"6432\"]",
+            "proxy.listen: must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"6432\"",
+        ),
+        ("[cluster]\nname = \"\"", "cluster.name: must not be empty"),
+        ("[[auth.rules]]\ntls = 1\nmethod = \"scram\"", "auth.rules[1].tls: must be true or false, found 1"),
+    ];
+    for (text, expected) in cases {
+        let message = refusal(text);
+        let (_, message) = message.split_once(": ").unwrap();
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
+fn keys_that_need_each_other_are_checked_together() {
+    assert!(refusal("[proxy.tls]\nmode = \"require\"").contains("needs proxy.tls.cert and proxy.tls.key"));
+    assert!(refusal("[proxy.tls]\ncert = \"c.pem\"").contains("proxy.tls.key: has to be given"));
+    assert!(refusal("[proxy.tls]\nclient_ca = \"c.pem\"").contains("has no effect without"));
+    assert!(refusal("[auth]\nmethod = \"file\"").contains("auth.users_file: has to be given"));
+    assert!(refusal("[auth]\nusers_file = \"u\"").contains("has no effect unless auth.method"));
+    assert!(refusal("[cluster.tls]\nca = \"u\"").contains("has no effect unless cluster.tls.mode"));
+    assert!(refusal("[[auth.rules]]\nuser = \"app\"").contains("auth.rules[1].method: has to be given"));
+}
+
+#[test]
+fn nodes_are_present_named_and_different() {
+    assert_eq!(
+        parse("").unwrap_err(),
+        "pgbaton.toml: cluster.nodes: at least one node has to be given, as [[cluster.nodes]] with id, host and port"
+    );
+    assert_eq!(refusal("[[cluster.nodes]]\nhost = \"a\""), "pgbaton.toml:1: cluster.nodes[1].id: has to be given");
+    assert!(
+        refusal("[[cluster.nodes]]\nid = \"n1\"\nhost = \"a\"").contains("cluster.nodes[2].id: \"n1\" is the name")
+    );
+    assert!(
+        refusal("[[cluster.nodes]]\nid = \"a\"\nhost = \"127.0.0.1\"\nport = 54321")
+            .contains("address of another node")
+    );
+    assert!(refusal("[[cluster.nodes]]\nid = \"a b\"\nhost = \"h\"").contains("letters, digits"));
+    assert!(parse("[cluster.nodes]\nid = \"n1\"\nhost = \"h\"").unwrap_err().contains("written [[cluster.nodes]]"));
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_in_the_order_of_lines() {
+    let message = refusal("[proxy]\npool_size = 0\nworkerz = 1\nlisten = [\"x\"]");
+    let lines: Vec<&str> = message.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(lines, ["proxy.pool_size", "proxy.workerz", "proxy.listen"]);
+}
+
+#[test]
+fn a_text_that_is_not_toml_is_told_the_line() {
+    let message = parse("[proxy]\npool_size = = 3").unwrap_err();
+    assert!(message.starts_with("pgbaton.toml:2: "), "{message}");
+}
+
+#[test]
+fn load_sees_that_the_named_files_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pgbaton.toml");
+    std::fs::write(&file, format!("{NODE}\n[proxy.tls]\ncert = \"missing.pem\"\nkey = \"pgbaton.toml\"")).unwrap();
+    let message = Config::load(&file).unwrap_err().to_string();
+    assert!(message.contains(":7: proxy.tls.cert: cannot read"), "{message}");
+    assert!(message.contains("missing.pem: No such file"), "{message}");
+    let message = Config::load(&directory.path().join("none.toml")).unwrap_err().to_string();
+    assert!(message.starts_with("cannot read "), "{message}");
+}
+
+#[test]
+fn a_reload_says_what_it_applies_and_what_waits() {
+    let old = parse(NODE).unwrap();
+    let new = format!(
+        "[proxy]\npool_size = 5\nworkers = 3\n[[auth.rules]]\nmethod = \"trust\"\n{NODE}\
+         [[cluster.nodes]]\nid = \"n2\"\nhost = \"h\""
+    );
+    let changes = old.changes(&parse(&new).unwrap());
+    assert_eq!(changes.applied, ["proxy.pool_size", "auth.rules"]);
+    assert_eq!(changes.needs_restart, ["proxy.workers", "cluster.nodes"]);
+    assert_eq!(old.changes(&old), Changes::default());
+}
+
+#[test]
+fn the_table_and_the_parser_know_the_same_keys() {
+    let text = format!("[[auth.rules]]\nmethod = \"trust\"\n{NODE}");
+    let document = Document::parse(&text, Path::new("t"), false).unwrap();
+    let config = build(&document).unwrap();
+    let table: std::collections::BTreeSet<String> = KEYS.iter().map(keys::Key::path).collect();
+    assert_eq!(document.asked(), table);
+    assert_eq!(document.into_problems(), []);
+    assert!(KEYS.iter().all(|key| SECTIONS.iter().any(|section| section.name == key.section)));
+    // A default that is not empty has to show up under the key's own name, or changes() would never see it change.
+    for (path, value) in config.entries() {
+        let default = KEYS.iter().find(|key| key.path() == path).and_then(|key| key.default);
+        assert!(default.is_none_or(str::is_empty) || !value.is_empty(), "{path} is not among the entries");
+    }
+}
+
+#[test]
+fn the_reference_page_is_the_printed_one() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let checked_in = std::fs::read_to_string(&page).unwrap_or_default();
+    let run = "cargo run -- config print-reference > docs/configuration.md";
+    assert!(checked_in == keys::reference(), "docs/configuration.md is stale; run: {run}");
+}

@@ -1,0 +1,326 @@
+//! What a server connection has been told so far, and what it reported: settings, prepared statements, parameters.
+//!
+//! A session compares its own state with this memory when it takes the connection, and brings the two together before
+//! the first statement. Pure data: the pool stores it next to the socket, `session` reads and writes it.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::sql::{Statement, quote_ident};
+
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The parameters a server reports (`GUC_REPORT`), as one comparable value. Cheap to compare: the hash is kept.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Parameters {
+    /// XOR of the hashes of all entries, so that it does not depend on their order.
+    hash: u64,
+    entries: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Parameters {
+    pub fn new(entries: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut parameters = Parameters::default();
+        for (name, value) in entries {
+            parameters.set(&name, &value);
+        }
+        parameters
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.entries.iter().find(|(known, _)| &**known == name).map(|(_, value)| &**value)
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.entries.iter_mut().find(|(known, _)| &**known == name) {
+            Some(entry) => {
+                self.hash ^= hash_of((name, &*entry.1)) ^ hash_of((name, value));
+                entry.1 = value.into();
+            }
+            None => {
+                self.hash ^= hash_of((name, value));
+                self.entries.push((name.into(), value.into()));
+            }
+        }
+    }
+
+    pub fn same_as(&self, other: &Parameters) -> bool {
+        self.hash == other.hash
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// The settings made with SET and the statements made with SQL PREPARE that outlive a transaction, in the order they were
+/// made. The text is the client's own, so that saying it again on another server means the same.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Image {
+    hash: u64,
+    pub settings: Vec<(Box<str>, Box<[u8]>)>,
+    pub prepared: Vec<(Box<str>, Box<[u8]>)>,
+}
+
+/// Settings whose value decides what may be set after them: with one of these in play everything is said anew in order.
+fn changes_identity(name: &str) -> bool {
+    matches!(name, "role" | "session_authorization")
+}
+
+impl Image {
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.prepared.is_empty()
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn same_as(&self, other: &Image) -> bool {
+        self.hash == other.hash && self == other
+    }
+
+    fn rehash(mut self) -> Self {
+        self.hash = if self.is_empty() { 0 } else { hash_of((&self.settings, &self.prepared)) };
+        self
+    }
+
+    pub fn with_setting(&self, name: &str, text: &[u8]) -> Self {
+        let mut image = self.without_setting(name);
+        // Changing the session's user also sets the role back (PostgreSQL manual, SET SESSION AUTHORIZATION).
+        if name == "session_authorization" {
+            image = image.without_setting("role");
+        }
+        image.settings.push((name.into(), text.into()));
+        image.rehash()
+    }
+
+    pub fn without_setting(&self, name: &str) -> Self {
+        let mut image = self.clone();
+        image.settings.retain(|(known, _)| &**known != name);
+        image.rehash()
+    }
+
+    /// What RESET ALL leaves: role and session authorization are not touched by it.
+    pub fn without_settings(&self) -> Self {
+        let mut image = self.clone();
+        image.settings.retain(|(known, _)| changes_identity(known));
+        image.rehash()
+    }
+
+    pub fn with_prepared(&self, name: &str, text: &[u8]) -> Self {
+        let mut image = self.without_prepared(name);
+        image.prepared.push((name.into(), text.into()));
+        image.rehash()
+    }
+
+    pub fn without_prepared(&self, name: &str) -> Self {
+        let mut image = self.clone();
+        image.prepared.retain(|(known, _)| &**known != name);
+        image.rehash()
+    }
+
+    pub fn without_any_prepared(&self) -> Self {
+        let mut image = self.clone();
+        image.prepared.clear();
+        image.rehash()
+    }
+
+    pub fn has_prepared(&self, name: &[u8]) -> bool {
+        self.prepared.iter().any(|(known, _)| known.as_bytes() == name)
+    }
+
+    /// The statements that turn a connection with this image into one with `wanted`.
+    pub fn steps_to(&self, wanted: &Image) -> Vec<Vec<u8>> {
+        let mut steps: Vec<Vec<u8>> = Vec::new();
+        let identity = |image: &Image| image.settings.iter().any(|(name, _)| changes_identity(name));
+        if self.settings != wanted.settings {
+            if identity(self) || identity(wanted) {
+                steps.push(b"RESET SESSION AUTHORIZATION".to_vec());
+                steps.push(b"RESET ROLE".to_vec());
+                steps.push(b"RESET ALL".to_vec());
+                steps.extend(wanted.settings.iter().map(|(_, text)| text.to_vec()));
+            } else {
+                for (name, _) in &self.settings {
+                    if !wanted.settings.iter().any(|(other, _)| other == name) {
+                        reset(name, &mut steps);
+                    }
+                }
+                for setting in &wanted.settings {
+                    if !self.settings.contains(setting) {
+                        steps.push(setting.1.to_vec());
+                    }
+                }
+            }
+        }
+        for statement in &self.prepared {
+            if !wanted.prepared.contains(statement) {
+                steps.push(format!("DEALLOCATE {}", quote_ident(&statement.0)).into_bytes());
+            }
+        }
+        for statement in &wanted.prepared {
+            if !self.prepared.contains(statement) {
+                steps.push(statement.1.to_vec());
+            }
+        }
+        steps
+    }
+}
+
+fn reset(name: &str, steps: &mut Vec<Vec<u8>>) {
+    if name == "session characteristics" {
+        for part in ["isolation", "read_only", "deferrable"] {
+            steps.push(format!("RESET default_transaction_{part}").into_bytes());
+        }
+    } else {
+        let quoted: Vec<String> = name.split('.').map(quote_ident).collect();
+        steps.push(format!("RESET {}", quoted.join(".")).into_bytes());
+    }
+}
+
+/// A statement of the extended protocol that clients share: same text, parameter types, settings and catalog generation.
+#[derive(Debug)]
+pub struct Prepared {
+    pub id: u64,
+    /// Its name on every server, `pgbaton_` and the id in hexadecimal.
+    pub server_name: Box<[u8]>,
+    /// Body of the Parse from after the name: text, NUL, parameter types.
+    pub tail: Box<[u8]>,
+    /// What executing it does to the session; `None` if nothing.
+    pub effect: Option<Arc<Statement>>,
+}
+
+/// The prefix of statement names on servers.
+pub const PREFIX: &str = "pgbaton_";
+
+/// What a server connection has been told.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub image: Arc<Image>,
+    pub parameters: Arc<Parameters>,
+    /// Shared statements present on this server, with the tick of their last use.
+    prepared: HashMap<u64, (Arc<Prepared>, u64), foldhash::fast::RandomState>,
+    tick: u64,
+    /// Which unnamed statement is there: a token of the session that parsed it, 0 for none.
+    pub unnamed: u64,
+    /// The session that used this connection last; 0 for none.
+    pub last_session: u64,
+    /// Statements carry the client's own names (the session asked to look at them).
+    pub native: bool,
+}
+
+impl Memory {
+    pub fn new(parameters: Arc<Parameters>) -> Self {
+        Memory { parameters, ..Memory::default() }
+    }
+
+    /// True if the statement is there; remembers that it was used.
+    #[inline]
+    pub fn touch(&mut self, id: u64) -> bool {
+        self.tick += 1;
+        match self.prepared.get_mut(&id) {
+            Some(entry) => {
+                entry.1 = self.tick;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub fn remember(&mut self, prepared: Arc<Prepared>) {
+        self.tick += 1;
+        self.prepared.insert(prepared.id, (prepared, self.tick));
+    }
+
+    pub fn forget(&mut self, id: u64) {
+        self.prepared.remove(&id);
+    }
+
+    pub fn forget_all(&mut self) {
+        self.prepared.clear();
+        self.unnamed = 0;
+    }
+
+    pub fn prepared_count(&self) -> usize {
+        self.prepared.len()
+    }
+
+    /// The statement not used for the longest time, if there are `limit` or more.
+    pub fn to_evict(&self, limit: usize) -> Option<Arc<Prepared>> {
+        if self.prepared.len() < limit {
+            return None;
+        }
+        self.prepared.values().min_by_key(|(_, tick)| *tick).map(|(prepared, _)| prepared.clone())
+    }
+
+    /// After DISCARD ALL: settings as at connection start, nothing prepared.
+    pub fn discarded(&mut self) {
+        self.image = Arc::default();
+        self.native = false;
+        self.last_session = 0;
+        self.forget_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(from: &Image, to: &Image) -> Vec<String> {
+        from.steps_to(to).into_iter().map(|step| String::from_utf8(step).unwrap()).collect()
+    }
+
+    #[test]
+    fn only_what_differs_is_said() {
+        let a = Image::default().with_setting("timezone", b"SET timezone TO 'UTC'");
+        let both = a.with_setting("search_path", b"set search_path = x");
+        assert_eq!(steps(&a, &both), ["set search_path = x"]);
+        assert_eq!(steps(&both, &a), ["RESET search_path"]);
+        assert!(steps(&both, &both.clone()).is_empty());
+    }
+
+    #[test]
+    fn a_role_makes_everything_be_said_in_order() {
+        let role =
+            Image::default().with_setting("work_mem", b"SET work_mem = '1MB'").with_setting("role", b"SET ROLE r");
+        assert_eq!(
+            steps(&Image::default(), &role),
+            ["RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL", "SET work_mem = '1MB'", "SET ROLE r"]
+        );
+    }
+
+    #[test]
+    fn images_made_the_same_way_are_the_same() {
+        let make = || Image::default().with_setting("a.b", b"SET a.b = 1").with_prepared("p", b"PREPARE p AS SELECT 1");
+        assert!(make().same_as(&make()));
+        assert!(make().without_prepared("p").without_setting("a.b").same_as(&Image::default()));
+        assert_eq!(steps(&make(), &Image::default()), ["RESET \"a\".\"b\"", "DEALLOCATE \"p\""]);
+    }
+
+    #[test]
+    fn parameters_compare_by_content_whatever_the_order() {
+        let one = Parameters::new([("a".into(), "1".into()), ("b".into(), "2".into())]);
+        let mut two = Parameters::new([("b".into(), "3".into()), ("a".into(), "1".into())]);
+        assert!(!one.same_as(&two));
+        two.set("b", "2");
+        assert!(one.same_as(&two));
+    }
+
+    #[test]
+    fn the_least_recently_used_statement_leaves_first() {
+        let mut memory = Memory::default();
+        for id in 1..=3 {
+            memory.remember(Arc::new(Prepared { id, server_name: Box::default(), tail: Box::default(), effect: None }));
+        }
+        memory.touch(1);
+        assert_eq!(memory.to_evict(3).unwrap().id, 2);
+        assert!(memory.to_evict(4).is_none());
+    }
+}

@@ -1,0 +1,503 @@
+//! Server connections and who may use them: one [`Pool`] for each (node, database, user).
+//!
+//! The pool is deadpool's, with a [`Manager`] of our own: it bounds how many connections exist and queues those who wait,
+//! first come, first served. In front of it each worker keeps the idle connections it used last; another worker that has
+//! none takes one of those before it waits (it is moved to the taker's runtime). A connection goes back only through
+//! [`Lease::release`]; a lease that is dropped in any other way closes it, because nobody knows what state it is in.
+
+pub mod connect;
+pub mod memory;
+pub mod server;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use deadpool::managed::{self, Object, PoolError, RecycleResult, Timeouts};
+use hashbrown::HashMap;
+
+use crate::auth::Credential;
+use crate::net::NodeTls;
+use crate::types::{NodeAddress, NodeId};
+use connect::{ConnectError, ConnectRequest};
+use memory::Memory;
+pub use server::{CancelGate, Server, ServerIdentity};
+
+/// The bounds of every pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Server connections per (node, database, user).
+    pub pool_size: usize,
+    /// How long a client waits for one.
+    pub wait: Duration,
+    /// How long opening one may take, login included.
+    pub login_timeout: Duration,
+    /// A connection idle for longer is closed.
+    pub idle_timeout: Duration,
+    /// A connection older than this is closed when it is next given back.
+    pub lifetime: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PoolKey {
+    pub node: NodeId,
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+}
+
+/// What a client said at startup apart from user, database and application_name. A server connection is started with the
+/// same, so that RESET and DISCARD ALL go back to the client's own values; it serves only clients that said the same.
+#[derive(PartialEq, Eq, Hash, Debug, Default)]
+pub struct Startup {
+    pub parameters: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Who wants a connection, and how it is to be opened if there is none.
+pub struct Want<'a> {
+    pub session: u64,
+    pub worker: usize,
+    pub startup: &'a Arc<Startup>,
+    pub application_name: &'a str,
+    pub credential: &'a Credential,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error("all {size} server connections stayed in use for {} s", waited.as_secs())]
+    Exhausted { size: usize, waited: Duration },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The pool was closed while waiting (another node is the primary now): ask for the right pool again.
+    #[error("the node is no longer in use")]
+    Retired,
+}
+
+/// deadpool's view of a connection: a place for one. It is filled by whoever takes it, because only a client has the
+/// credentials and startup parameters to open it with.
+#[derive(Default)]
+pub struct Place {
+    server: Option<Box<Server>>,
+}
+
+pub struct Manager;
+
+impl managed::Manager for Manager {
+    type Type = Place;
+    type Error = Infallible;
+
+    async fn create(&self) -> Result<Place, Infallible> {
+        Ok(Place::default())
+    }
+
+    async fn recycle(&self, _: &mut Place, _: &managed::Metrics) -> RecycleResult<Infallible> {
+        // Health is looked at when the connection is taken, on both ways out of the pool alike.
+        Ok(())
+    }
+}
+
+pub struct Pool {
+    pub key: PoolKey,
+    pub address: Arc<NodeAddress>,
+    tls: Arc<NodeTls>,
+    limits: Arc<RwLock<Limits>>,
+    inner: managed::Pool<Manager>,
+    /// Idle connections by the worker that gave them back.
+    idle: Vec<Mutex<VecDeque<Object<Manager>>>>,
+    waiting: AtomicUsize,
+    retired: AtomicBool,
+    /// Grows when connections opened before must not be used again (defaults changed).
+    generation: AtomicU64,
+    /// A client of this pool has used currval or lastval.
+    pub sequence_memory: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    fn new(
+        key: PoolKey,
+        address: Arc<NodeAddress>,
+        tls: Arc<NodeTls>,
+        limits: Arc<RwLock<Limits>>,
+        workers: usize,
+    ) -> Self {
+        let size = limits.read().unwrap_or_else(PoisonError::into_inner).pool_size;
+        let config = managed::PoolConfig::new(size);
+        let inner = match managed::Pool::builder(Manager).config(config).runtime(deadpool::Runtime::Tokio1).build() {
+            Ok(pool) => pool,
+            // The only error is a timeout without a runtime, and there is one.
+            Err(error) => unreachable!("deadpool: {error}"),
+        };
+        Pool {
+            key,
+            address,
+            tls,
+            limits,
+            inner,
+            idle: (0..workers).map(|_| Mutex::default()).collect(),
+            waiting: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            sequence_memory: AtomicBool::new(false),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn tls(&self) -> &Arc<NodeTls> {
+        &self.tls
+    }
+
+    pub fn login_timeout(&self) -> Duration {
+        self.limits().login_timeout
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Connections that exist, and clients that wait for one.
+    pub fn status(&self) -> (usize, usize, usize) {
+        let idle: usize = self.idle.iter().map(|shard| lock(shard).len()).sum();
+        let status = self.inner.status();
+        (status.size, idle + status.available, self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// Some idle connection's startup parameters and process id, without taking it: enough to greet a client.
+    pub fn peek(&self, startup: &Startup) -> Option<(Arc<memory::Parameters>, u32)> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.idle.iter().find_map(|shard| {
+            let shard = lock(shard);
+            let servers = shard.iter().filter_map(|object| object.server.as_deref());
+            let mut fitting = servers.filter(|server| *server.startup == *startup && server.generation == generation);
+            fitting.next().map(|server| (server.startup_parameters.clone(), server.identity.pid))
+        })
+    }
+
+    /// An idle connection that fits, at once. Prefers the one this session used last, then the one unused for longest,
+    /// so that what a session left behind softly (sequence memory, process id) tends to be there when it comes back.
+    #[inline]
+    pub fn take_idle(self: &Arc<Self>, want: &Want<'_>) -> Option<Lease> {
+        let shards = self.idle.len();
+        for offset in 0..shards {
+            let shard = &self.idle[(want.worker + offset) % shards];
+            loop {
+                let mut object = {
+                    let mut shard = lock(shard);
+                    let mut chosen = None;
+                    for (at, object) in shard.iter().enumerate() {
+                        let Some(server) = object.server.as_deref() else { continue };
+                        if !Arc::ptr_eq(&server.startup, want.startup) && server.startup != *want.startup {
+                            continue;
+                        }
+                        if server.memory.last_session == want.session {
+                            chosen = Some(at);
+                            break;
+                        }
+                        chosen = chosen.or(Some(at));
+                    }
+                    match chosen.and_then(|at| shard.remove(at)) {
+                        Some(object) => object,
+                        None => break,
+                    }
+                };
+                if let Some(server) = &mut object.server
+                    && server.is_alive()
+                    && (offset == 0 || server.move_to(want.worker).is_ok())
+                {
+                    return Some(Lease { object: Some(object), pool: self.clone() });
+                }
+                // It closed while idle: its place is free again.
+                drop(Object::take(object));
+            }
+        }
+        None
+    }
+
+    /// A connection: an idle one, a new one, or after waiting in line the next that comes free.
+    pub async fn acquire(self: &Arc<Self>, want: &Want<'_>) -> Result<Lease, AcquireError> {
+        let mut object = self.place(want).await?;
+        if let Some(server) = &mut object.server {
+            let fits = server.startup == *want.startup
+                && server.generation == self.generation.load(Ordering::Relaxed)
+                && server.is_alive()
+                && server.move_to(want.worker).is_ok();
+            if !fits {
+                if let Some(server) = object.server.take() {
+                    server.close();
+                }
+            }
+        }
+        let mut lease = Lease { object: Some(object), pool: self.clone() };
+        if lease.place().server.is_none() {
+            let server = self.open(want).await?;
+            lease.place().server = Some(Box::new(server));
+        }
+        Ok(lease)
+    }
+
+    /// A place for a connection, perhaps with one in it.
+    async fn place(self: &Arc<Self>, want: &Want<'_>) -> Result<Object<Manager>, AcquireError> {
+        if let Some(mut lease) = self.take_idle(want)
+            && let Some(object) = lease.object.take()
+        {
+            return Ok(object);
+        }
+        let status = self.inner.status();
+        if status.size >= status.max_size
+            && status.available == 0
+            && let Some(object) = self.take_misfit()
+        {
+            return Ok(object);
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _counted = Counted(&self.waiting);
+        // One may have been given back to a worker's list before it saw us waiting.
+        if let Some(mut lease) = self.take_idle(want)
+            && let Some(object) = lease.object.take()
+        {
+            return Ok(object);
+        }
+        let limits = self.limits();
+        let timeouts = Timeouts { wait: Some(limits.wait), create: None, recycle: None };
+        match self.inner.timeout_get(&timeouts).await {
+            Ok(object) => Ok(object),
+            Err(PoolError::Timeout(_)) => Err(AcquireError::Exhausted { size: limits.pool_size, waited: limits.wait }),
+            Err(_) => Err(AcquireError::Retired),
+        }
+    }
+
+    /// An idle connection that was started for other clients; its place is worth more than itself when all are taken.
+    fn take_misfit(&self) -> Option<Object<Manager>> {
+        self.idle.iter().find_map(|shard| lock(shard).pop_front())
+    }
+
+    async fn open(&self, want: &Want<'_>) -> Result<Server, ConnectError> {
+        let mut startup = want.startup.parameters.clone();
+        if !want.application_name.is_empty() {
+            startup.push(("application_name".into(), want.application_name.into()));
+        }
+        let generation = self.generation.load(Ordering::Relaxed);
+        let connected = connect::connect(&ConnectRequest {
+            address: &self.address,
+            tls: &self.tls,
+            user: &self.key.user,
+            database: &self.key.database,
+            startup: &startup,
+            credential: want.credential,
+            timeout: self.limits().login_timeout,
+        })
+        .await?;
+        let parameters = Arc::new(memory::Parameters::new(connected.parameters));
+        Ok(Server {
+            stream: connected.stream,
+            identity: Arc::new(ServerIdentity {
+                address: self.address.clone(),
+                tls: self.tls.clone(),
+                pid: connected.pid,
+                cancel_key: connected.cancel_key,
+                gate: CancelGate::default(),
+            }),
+            startup: want.startup.clone(),
+            startup_parameters: parameters.clone(),
+            memory: Memory::new(parameters),
+            unread: connected.unread,
+            opened: Instant::now(),
+            idle_since: Instant::now(),
+            worker: want.worker,
+            generation,
+        })
+    }
+
+    fn give_back(&self, mut object: Object<Manager>) {
+        let Some(server) = &mut object.server else {
+            drop(Object::take(object));
+            return;
+        };
+        server.idle_since = Instant::now();
+        let stale = server.generation != self.generation.load(Ordering::Relaxed) || self.is_retired();
+        if stale || server.idle_since.duration_since(server.opened) > self.limits().lifetime {
+            if let Some(server) = Object::take(object).server {
+                server.close();
+            }
+            return;
+        }
+        let worker = server.worker;
+        lock(&self.idle[worker]).push_back(object);
+        // Whoever began to wait before this push either sees the connection in the list or is seen here.
+        if self.waiting.load(Ordering::SeqCst) > 0
+            && let Some(object) = lock(&self.idle[worker]).pop_front()
+        {
+            // Dropping it puts it back into deadpool, which wakes the first in line.
+            drop(object);
+        }
+    }
+
+    /// Closes idle connections for which `close` says so. Returns how many.
+    fn close_idle(&self, close: impl Fn(&Server) -> bool) -> usize {
+        let mut closed = 0;
+        for shard in &self.idle {
+            let mut kept = VecDeque::new();
+            let all = std::mem::take(&mut *lock(shard));
+            for object in all {
+                if object.server.as_deref().is_none_or(&close) {
+                    closed += 1;
+                    if let Some(server) = Object::take(object).server {
+                        server.close();
+                    }
+                } else {
+                    kept.push_back(object);
+                }
+            }
+            lock(shard).append(&mut kept);
+        }
+        let removed = self.inner.retain(|place, _| !place.server.as_deref().is_none_or(&close)).removed;
+        closed += removed.len();
+        removed.into_iter().filter_map(|place| place.server).for_each(|server| server.close());
+        closed
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.inner.close();
+        self.close_idle(|_| true);
+    }
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A server connection in use. Dropping it closes the connection; [`Lease::release`] gives it back.
+pub struct Lease {
+    object: Option<Object<Manager>>,
+    pool: Arc<Pool>,
+}
+
+impl Lease {
+    fn place(&mut self) -> &mut Place {
+        // `object` is only taken by the methods that consume the lease.
+        self.object.as_mut().expect("a lease holds its place until it ends")
+    }
+
+    #[inline]
+    pub fn server(&mut self) -> &mut Server {
+        // `acquire` and `take_idle` hand out leases with a connection in them.
+        self.place().server.as_deref_mut().expect("a lease holds a connection")
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Gives the connection back: it must be at rest, with nothing of the session's left on it that another must not meet.
+    pub fn release(mut self) {
+        if let Some(object) = self.object.take() {
+            self.pool.give_back(object);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take()
+            && let Some(server) = Object::take(object).server
+        {
+            server.close();
+        }
+    }
+}
+
+/// All pools.
+pub struct Pools {
+    pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
+    limits: Arc<RwLock<Limits>>,
+    tls: RwLock<Arc<NodeTls>>,
+    workers: usize,
+}
+
+impl Pools {
+    pub fn new(limits: Limits, tls: Arc<NodeTls>, workers: usize) -> Self {
+        Pools { pools: RwLock::default(), limits: Arc::new(RwLock::new(limits)), tls: RwLock::new(tls), workers }
+    }
+
+    pub fn get(&self, key: &PoolKey, address: &NodeAddress) -> Arc<Pool> {
+        if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(key)
+            && !pool.is_retired()
+        {
+            return pool.clone();
+        }
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(key)
+            && !pool.is_retired()
+        {
+            return pool.clone();
+        }
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let pool = Arc::new(Pool::new(key.clone(), Arc::new(address.clone()), tls, self.limits.clone(), self.workers));
+        pools.insert(key.clone(), pool.clone());
+        pool
+    }
+
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Applies new bounds to pools that exist and to those to come.
+    pub fn set_limits(&self, limits: Limits) {
+        let size = limits.pool_size;
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        for pool in self.all() {
+            pool.inner.resize(size);
+        }
+    }
+
+    /// Only this node's pools go on; connections to others are closed when they are given back, idle ones at once.
+    pub fn keep_only(&self, node: &NodeId) {
+        let gone: Vec<_> = self.all().into_iter().filter(|pool| pool.key.node != *node).collect();
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        for pool in gone {
+            pools.remove(&pool.key);
+            pool.retire();
+        }
+    }
+
+    /// Connections opened until now keep what they started with; none of them serves another transaction.
+    pub fn renew(&self) {
+        for pool in self.all() {
+            pool.generation.fetch_add(1, Ordering::Relaxed);
+            pool.close_idle(|_| true);
+        }
+    }
+
+    /// Closes idle connections to a database.
+    pub fn empty_database(&self, database: &str) -> usize {
+        self.all().iter().filter(|pool| &*pool.key.database == database).map(|pool| pool.close_idle(|_| true)).sum()
+    }
+
+    /// Closes what has been idle or alive for too long; called every few seconds.
+    pub fn reap(&self) {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for pool in self.all() {
+            pool.close_idle(|server| {
+                server.idle_since.elapsed() > limits.idle_timeout || server.opened.elapsed() > limits.lifetime
+            });
+        }
+    }
+
+    pub fn close(&self) {
+        for pool in self.all() {
+            pool.retire();
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Who is connected: one entry for each client, by which others cancel its query, end its connection, or list it.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::task::AtomicWaker;
+use hashbrown::HashMap;
+use tokio::sync::Notify;
+
+use crate::pool::ServerIdentity;
+use crate::sql::Pins;
+
+/// How long a cancel request to a node may take before it is given up.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a session is doing, for `SHOW CLIENTS`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Activity {
+    Idle,
+    Waiting,
+    Active,
+}
+
+/// What someone else wants of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Wish {
+    None,
+    /// End when the transaction is over (shutdown).
+    Drain,
+    /// End now.
+    Kill,
+}
+
+pub struct Client {
+    /// Grows with every client; never reused.
+    pub id: u64,
+    /// The process id the client was told, and the key that goes with it in a cancel request.
+    pub pid: u32,
+    pub secret: Vec<u8>,
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub peer: String,
+    pub tls: bool,
+    pub worker: usize,
+    pub connected: SystemTime,
+    activity: AtomicU8,
+    pins: AtomicU32,
+    pub transactions: AtomicU64,
+    wish: AtomicU8,
+    pub waker: AtomicWaker,
+    /// The server that works for this client now. Held while a cancel is counted in at its gate.
+    server: Mutex<Option<Arc<ServerIdentity>>>,
+    /// A cancel arrived while the client was waiting for a server.
+    pub cancelled: Notify,
+}
+
+impl Client {
+    pub fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    pub fn activity(&self) -> Activity {
+        match self.activity.load(Ordering::Relaxed) {
+            0 => Activity::Idle,
+            1 => Activity::Waiting,
+            _ => Activity::Active,
+        }
+    }
+
+    pub fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
+    }
+
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    pub fn wish(&self) -> Wish {
+        match self.wish.load(Ordering::Relaxed) {
+            0 => Wish::None,
+            1 => Wish::Drain,
+            _ => Wish::Kill,
+        }
+    }
+
+    pub fn ask(&self, wish: Wish) {
+        self.wish.fetch_max(wish as u8, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    #[inline]
+    pub fn set_server(&self, server: Option<Arc<ServerIdentity>>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    pub fn server_pid(&self) -> Option<u32> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.pid)
+    }
+
+    /// Passes a cancel on to the server that works for this client, if one does.
+    async fn cancel(&self) {
+        let server = {
+            let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            // Counted in under the lock: the session cannot let go of the server without seeing it.
+            server.as_ref().inspect(|server| server.gate.enter()).cloned()
+        };
+        match server {
+            Some(server) => {
+                server.cancel(CANCEL_TIMEOUT).await;
+                server.gate.leave();
+            }
+            None if self.activity() == Activity::Waiting => self.cancelled.notify_one(),
+            None => {}
+        }
+    }
+}
+
+/// All clients.
+#[derive(Default)]
+pub struct Clients {
+    next: AtomicU64,
+    known: Mutex<HashMap<u64, Arc<Client>>>,
+}
+
+/// Takes its client off the list when the session ends, however it ends.
+pub struct Registered {
+    pub client: Arc<Client>,
+    clients: Arc<Clients>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.clients.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.client.id);
+    }
+}
+
+/// What is known of a client when it enters.
+pub struct Arrival {
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub peer: String,
+    pub tls: bool,
+    pub worker: usize,
+    pub long_key: bool,
+    /// The process id of a server connection the client will probably use; made up if there is none.
+    pub pid: Option<u32>,
+}
+
+impl Clients {
+    /// Adds a client, unless there are `limit` already.
+    pub fn enter(self: &Arc<Self>, arrival: Arrival, limit: usize) -> Option<Registered> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut secret = vec![0; if arrival.long_key { 32 } else { 4 }];
+        let random = ring::rand::SystemRandom::new();
+        if ring::rand::SecureRandom::fill(&random, &mut secret).is_err() {
+            return None;
+        }
+        let client = Arc::new(Client {
+            id,
+            pid: arrival.pid.unwrap_or((id & 0x3fff_ffff) as u32 | 0x4000_0000),
+            secret,
+            user: arrival.user,
+            database: arrival.database,
+            peer: arrival.peer,
+            tls: arrival.tls,
+            worker: arrival.worker,
+            connected: SystemTime::now(),
+            activity: AtomicU8::new(Activity::Idle as u8),
+            pins: AtomicU32::new(0),
+            transactions: AtomicU64::new(0),
+            wish: AtomicU8::new(Wish::None as u8),
+            waker: AtomicWaker::new(),
+            server: Mutex::new(None),
+            cancelled: Notify::new(),
+        });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= limit {
+            return None;
+        }
+        known.insert(id, client.clone());
+        Some(Registered { client, clients: self.clone() })
+    }
+
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.sort_by_key(|client| client.id);
+        all
+    }
+
+    pub fn count(&self) -> usize {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Carries out a cancel request. Says nothing about whether the key was right, as PostgreSQL does.
+    pub async fn cancel(&self, pid: u32, secret: &[u8]) {
+        let same = |client: &&Arc<Client>| {
+            client.pid == pid && bool::from(subtle::ConstantTimeEq::ct_eq(&client.secret[..], secret))
+        };
+        let found = self.known.lock().unwrap_or_else(PoisonError::into_inner).values().find(same).cloned();
+        if let Some(client) = found {
+            client.cancel().await;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Leaves nothing behind: what happens to a server connection when its transaction is over but something is still on it,
+//! and when its client is gone, in whatever state that was.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Session;
+use super::clients::Activity;
+use super::machine::Tx;
+use super::sink::Sink;
+use crate::pool::{Lease, Server};
+use crate::sql::{Pin, Pins};
+
+/// How long a statement whose client has gone may go on: PostgreSQL itself would let it finish, so one that is about to
+/// commit gets the chance to; then it is cancelled and its connection closed.
+const GONE_GRACE: Duration = Duration::from_secs(10);
+
+/// How much of a result nobody reads is read for the sake of the connection, in bytes. PostgreSQL would stop at the
+/// first write that fails.
+const GONE_RESULT: usize = 1024 * 1024;
+
+/// How long undoing may take; a connection is cheaper than waiting longer.
+const UNDO: Duration = Duration::from_secs(10);
+
+/// Asks the server what of the session is left on it. The columns are in the order of `PROBED`.
+const PROBE: &[u8] = b"SELECT \
+    EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()), \
+    EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()), \
+    EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
+    EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)";
+
+const PROBED: [Pin; 4] = [Pin::Temporary, Pin::AdvisoryLock, Pin::Listen, Pin::HoldCursor];
+
+/// Whether everything these pins stand for is undone by DISCARD ALL (PostgreSQL manual, DISCARD).
+fn discard_undoes(pins: Pins) -> bool {
+    pins.iter().all(|pin| !matches!(pin, Pin::Process | Pin::Oversized))
+}
+
+fn is_true(row: &[u8], column: usize) -> bool {
+    // Columns of one byte each: two bytes of count, then length and value.
+    row.get(2 + column * 5 + 4) == Some(&b't')
+}
+
+impl Session {
+    /// The connection is at rest, but a cancel is under way to it or what pinned the session may be gone.
+    pub(super) async fn rest_slowly(&mut self) -> bool {
+        let Some(lease) = &mut self.lease else { return true };
+        let identity = lease.server().identity.clone();
+        if !identity.gate.is_quiet() {
+            if tokio::time::timeout(UNDO, identity.gate.wait_quiet()).await.is_err() {
+                return self.replace_lease();
+            }
+            // The signal has been sent; one empty round trip later it has been dealt with.
+            if lease.server().exchange(b"Q\0\0\0\x05\0", 1, UNDO).await.is_err() {
+                // It hit our own empty statement, or the connection broke: neither is the next client's business.
+                return self.replace_lease();
+            }
+        }
+        if std::mem::take(&mut self.may_unpin) && !self.machine.pins().is_empty() {
+            let mut pins = self.machine.pins();
+            if pins.iter().all(|pin| PROBED.contains(&pin)) {
+                match lease.server().run(&[PROBE.to_vec()], UNDO).await {
+                    Ok(rows) => {
+                        let row = rows.first().map(Vec::as_slice).unwrap_or_default();
+                        for (column, pin) in PROBED.into_iter().enumerate() {
+                            if !is_true(row, column) {
+                                pins.remove(pin);
+                            }
+                        }
+                        self.machine.set_pins(pins);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "could not ask what a session has left on its server");
+                    }
+                }
+            }
+        }
+        self.me.client.set_pins(self.machine.pins());
+        if self.machine.pins().is_empty() && self.machine.is_at_rest() && self.to_server.is_empty() {
+            self.me.client.set_server(None);
+            self.me.client.set_activity(Activity::Idle);
+            if let Some(mut lease) = self.lease.take() {
+                if lease.server().unread.is_empty() {
+                    lease.release();
+                }
+            }
+        } else if let Some(lease) = &mut self.lease {
+            self.me.client.set_server(Some(lease.server().identity.clone()));
+        }
+        self.stalled = !self.from_client.is_empty();
+        true
+    }
+
+    /// Closes the connection; an unpinned session goes on with another.
+    fn replace_lease(&mut self) -> bool {
+        self.me.client.set_server(None);
+        self.lease = None;
+        self.stalled = !self.from_client.is_empty();
+        self.machine.pins().is_empty()
+    }
+
+    /// The end of the session.
+    pub(super) async fn finish(&mut self) {
+        // What the client is still to hear (a farewell), as far as it listens.
+        if !self.to_client.is_empty() {
+            let said = tokio::time::timeout(Duration::from_secs(5), self.stream.write_all(&self.to_client)).await;
+            if !matches!(said, Ok(Ok(()))) {
+                tracing::debug!(client = self.me.client.id, "the client did not take its last message");
+            }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        let Some(lease) = self.lease.take() else { return };
+        self.me.client.set_server(None);
+        if let Some(lease) = self.clean(lease).await {
+            lease.release();
+        }
+    }
+
+    /// Undoes what the session has left on the connection. `None` if it had to be closed.
+    async fn clean(&mut self, mut lease: Lease) -> Option<Lease> {
+        let identity = lease.server().identity.clone();
+        if !self.machine.is_quiet() {
+            let settled = tokio::time::timeout(GONE_GRACE, self.settle(lease.server())).await;
+            if settled != Ok(true) {
+                // Without a cancel the server would go on until it next writes.
+                tokio::select! {
+                    () = identity.cancel(Duration::from_secs(5)) => {}
+                    () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                }
+                return None;
+            }
+        }
+        if tokio::time::timeout(UNDO, identity.gate.wait_quiet()).await.is_err() {
+            return None;
+        }
+        let pins = self.machine.pins();
+        if !discard_undoes(pins) {
+            return None;
+        }
+        let mut undo: Vec<Vec<u8>> = Vec::new();
+        if self.machine.status() != Tx::Idle {
+            undo.push(b"ROLLBACK".to_vec());
+        }
+        if !pins.is_empty() {
+            undo.push(b"DISCARD ALL".to_vec());
+        }
+        let server = lease.server();
+        if !undo.is_empty() {
+            if server.run(&undo, UNDO).await.is_err() {
+                return None;
+            }
+            if !pins.is_empty() {
+                server.memory.discarded();
+            }
+        }
+        server.unread.is_empty().then_some(lease)
+    }
+
+    /// Lets what was sent come to its end, without a client to hear of it. True if the connection is quiet then.
+    async fn settle(&mut self, server: &mut Server) -> bool {
+        if self.machine.copy_in() || !self.machine.is_whole() {
+            return false;
+        }
+        let mut out = std::mem::take(&mut self.to_server);
+        // A pipeline without its Sync would never be answered for good; PostgreSQL would roll it back at the disconnect,
+        // and so must we.
+        if self.machine.needs_sync() {
+            return false;
+        }
+        if server.stream.write_all(&out).await.is_err() || server.stream.flush().await.is_err() {
+            return false;
+        }
+        out.clear();
+        let mut seen = 0;
+        let mut input = std::mem::take(&mut server.unread);
+        while !self.machine.is_quiet() {
+            match server.stream.read_buf(&mut input).await {
+                Ok(read) if read > 0 => seen += read,
+                _ => return false,
+            }
+            if seen > GONE_RESULT {
+                return false;
+            }
+            let mut nowhere = Vec::new();
+            let mut sink = Sink::new(&input, &mut nowhere);
+            let Ok((taken, _)) = self.machine.server(&input, &mut server.memory, &mut sink, self.max_inspect) else {
+                return false;
+            };
+            input.drain(..taken);
+        }
+        self.note_happened();
+        server.unread = input;
+        true
+    }
+}

@@ -1,0 +1,450 @@
+//! One client's side of the protocol as a pure state machine: which replies are due, where the transaction stands, what
+//! the session has set, prepared and left behind.
+//!
+//! It is given bytes and answers with bytes to pass on; it never does I/O and knows no clock. `relay` moves the bytes,
+//! `mod.rs` acts on the steps. The order of everything hangs on one queue: each message sent to the server that will be
+//! answered has an [`Expect`] in it, and replies are matched against its front. An injected message is an entry marked
+//! `silent`, a reply of our own is a [`Due::Local`] that is said when its turn comes.
+//!
+//! ```text
+//!                 Query, Parse, … (needs a server)            ReadyForQuery 'I', queue empty, no pin
+//!   detached ───────────────────────────────────► attached ───────────────────────────────────────► detached
+//!                                                  │  ▲
+//!                      ErrorResponse to Parse … ───┘  └─── Sync                (discarding: frames up to Sync dropped)
+//! ```
+
+mod client;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::prepared::Registry;
+use crate::pool::memory::{Image, Memory, Parameters, Prepared};
+use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, quote_literal};
+use crate::wire::frame::{self, Malformed};
+use crate::wire::message;
+
+/// How many replies may be due at once. A client that pipelines more is read further when some have come; each entry
+/// costs 32 bytes.
+pub const MAX_PIPELINE: usize = 65_536;
+
+/// What the machine may look up while it reads the client.
+pub struct Context<'a> {
+    pub suspects: &'a Suspects,
+    pub registry: &'a Registry,
+    pub ddl_generation: u64,
+    /// Texts longer than this pass uninspected and pin the session, in bytes.
+    pub max_inspect: usize,
+    /// Statements kept prepared on one server connection.
+    pub max_prepared: usize,
+    /// A client of this pool has asked for `currval` or `lastval`: remember who advanced a sequence.
+    pub sequence_memory: bool,
+}
+
+/// Where reading the client stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientStep {
+    /// Everything whole was taken; more bytes are needed.
+    More,
+    /// The next message needs a server connection.
+    NeedServer,
+    /// Something must be done before the next message is taken; then call again.
+    Before(Before),
+    /// Too many replies are due; take the server's first.
+    Full,
+    /// The client said goodbye.
+    Terminate,
+}
+
+/// What must be done, with the server connection at rest, before the next message may be taken.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub enum Before {
+    /// Close idle pooled connections to these databases.
+    EmptyDatabases(Vec<Box<str>>),
+    /// Give the client's statements their own names on this server.
+    GoNative,
+    /// DISCARD SEQUENCES: what the connection remembers is another session's.
+    ForgetSequences,
+}
+
+/// Where reading the server stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerStep {
+    More,
+    /// All replies are in and the transaction is over: the connection may be given back unless the session is pinned.
+    Rest,
+}
+
+/// What happened on the way that others must hear of; taken and cleared by the session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    pub ddl: bool,
+    pub facts_changed: bool,
+    pub defaults_changed: bool,
+    pub may_unpin: bool,
+    /// A 25006 came back: the node may have changed its role.
+    pub read_only_refusal: bool,
+    /// currval or lastval was asked for.
+    pub sequence_memory: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tx {
+    Idle,
+    Block,
+    Failed,
+}
+
+impl Tx {
+    pub fn as_byte(self) -> u8 {
+        match self {
+            Tx::Idle => b'I',
+            Tx::Block => b'T',
+            Tx::Failed => b'E',
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Expect {
+    due: Due,
+    /// The client did not ask for this reply and does not get it.
+    silent: bool,
+}
+
+#[derive(Debug)]
+enum Due {
+    Query(Option<Box<Running>>),
+    Parse(Option<Box<Parsing>>),
+    Bind,
+    Describe,
+    Execute(Option<Arc<Statement>>),
+    /// The statement removed by it, to be put back if the Close is skipped after an error.
+    Close(Option<Box<(Box<[u8]>, Arc<Prepared>)>>),
+    Sync,
+    FunctionCall,
+    /// CopyDone or CopyFail: no reply of its own, but it bounds which Syncs a COPY swallows.
+    CopyEnd,
+    /// Said by us.
+    Local(&'static [u8]),
+}
+
+/// A simple query whose statements have effects, and which of them answers next.
+#[derive(Debug)]
+struct Running {
+    analysis: Analysis,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Parsing {
+    /// The client's name for it; `None` for one we injected.
+    name: Option<Box<[u8]>>,
+    id: u64,
+}
+
+/// An operation of the open transaction that takes effect when it commits.
+#[derive(Debug)]
+enum Pending {
+    Savepoint(Box<str>),
+    Set(Box<str>, Box<[u8]>),
+    Reset(Box<str>),
+    ResetAll,
+    Pin(Pins),
+    Facts,
+    Defaults,
+}
+
+/// The rest of a message whose beginning was already dealt with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    bytes: usize,
+    dropped: bool,
+}
+
+#[derive(Debug)]
+struct Unnamed {
+    token: u64,
+    tail: Vec<u8>,
+    effect: Option<Arc<Statement>>,
+}
+
+pub struct Machine {
+    session: u64,
+    /// The process id the client was told, and that of the server it has now.
+    pid: u32,
+    server_pid: u32,
+    queue: VecDeque<Expect>,
+    status: Tx,
+    /// Extended messages were sent since the last Sync.
+    unsynced: bool,
+    /// The server skips everything up to Sync after an error; so do we.
+    discarding: bool,
+    copy_in: bool,
+    /// An ErrorResponse came since the last ReadyForQuery.
+    failed: bool,
+    fatal: bool,
+    client_rest: Rest,
+    server_rest: Rest,
+    done_before: bool,
+    /// A transaction block was lost and the client has not heard of it.
+    lost_block: bool,
+
+    image: Arc<Image>,
+    parameters: Arc<Parameters>,
+    pending: Vec<Pending>,
+    pins: Pins,
+    native: bool,
+    /// The connection we hold was used by nobody else since we last did.
+    undisturbed: bool,
+    statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
+    unnamed: Option<Box<Unnamed>>,
+    next_token: u64,
+    /// Effects of bound portals, only of those that have any.
+    portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    pub happened: Happened,
+}
+
+fn is_plain(statement: &Statement) -> bool {
+    statement.kind == Kind::Plain
+        && statement.pins.is_empty()
+        && statement.pins_at_commit.is_empty()
+        && !statement.may_unpin
+        && !statement.is_ddl
+        && !statement.changes_facts
+}
+
+impl Machine {
+    /// `pid` is the process id the client was told.
+    pub fn new(session: u64, pid: u32, parameters: Arc<Parameters>, session_mode: bool) -> Self {
+        let mut pins = Pins::EMPTY;
+        if session_mode {
+            pins.insert(Pin::SessionMode);
+        }
+        Machine {
+            session,
+            pid,
+            server_pid: pid,
+            queue: VecDeque::new(),
+            status: Tx::Idle,
+            unsynced: false,
+            discarding: false,
+            copy_in: false,
+            failed: false,
+            fatal: false,
+            client_rest: Rest::default(),
+            server_rest: Rest::default(),
+            done_before: false,
+            lost_block: false,
+            image: Arc::default(),
+            parameters,
+            pending: Vec::new(),
+            pins,
+            native: false,
+            undisturbed: true,
+            statements: HashMap::default(),
+            unnamed: None,
+            next_token: 0,
+            portals: Vec::new(),
+            happened: Happened::default(),
+        }
+    }
+
+    pub fn status(&self) -> Tx {
+        self.status
+    }
+
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    pub fn set_pins(&mut self, pins: Pins) {
+        self.pins = pins;
+    }
+
+    pub fn parameters(&self) -> &Arc<Parameters> {
+        &self.parameters
+    }
+
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// A FATAL error was passed to the client: the server is about to close the connection.
+    pub fn saw_fatal(&self) -> bool {
+        self.fatal
+    }
+
+    /// Nothing is due, nothing is half sent, no transaction is open.
+    pub fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.status == Tx::Idle && !self.unsynced && !self.discarding && self.whole()
+    }
+
+    /// Nothing is due or half sent, though a transaction may be open.
+    pub fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && !self.unsynced && !self.discarding && self.whole()
+    }
+
+    /// No message is half sent to the server.
+    pub fn is_whole(&self) -> bool {
+        self.client_rest.bytes == 0
+    }
+
+    /// The pipeline is open: the server waits for a Sync that has not been sent.
+    pub fn needs_sync(&self) -> bool {
+        self.unsynced || self.discarding
+    }
+
+    fn whole(&self) -> bool {
+        self.client_rest.bytes == 0 && self.server_rest.bytes == 0
+    }
+
+    pub fn copy_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// How the client's texts are to be read.
+    pub fn dialect(&self) -> Dialect {
+        Dialect {
+            standard_conforming_strings: self.parameters.get("standard_conforming_strings") != Some("off"),
+            unsafe_encoding: self.parameters.get("client_encoding").is_some_and(|name| {
+                matches!(name, "SJIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB")
+            }),
+        }
+    }
+
+    // ---- taking and giving back a server connection ----
+
+    /// The statements that must be run on a connection with this memory before the session may use it; empty on the
+    /// path of nearly every query.
+    #[inline]
+    pub fn steps_to_attach(&self, memory: &Memory) -> Vec<Vec<u8>> {
+        if Arc::ptr_eq(&memory.image, &self.image) && Arc::ptr_eq(&memory.parameters, &self.parameters) {
+            return Vec::new();
+        }
+        let mut steps = Vec::new();
+        if !memory.image.same_as(&self.image) {
+            steps = memory.image.steps_to(&self.image);
+        }
+        // application_name is not part of what a connection is chosen by, so it follows the client here.
+        let wanted = self.parameters.get("application_name").unwrap_or("");
+        if memory.parameters.get("application_name").unwrap_or("") != wanted {
+            steps.push(format!("SET application_name TO {}", quote_literal(wanted)).into_bytes());
+        }
+        steps
+    }
+
+    /// The connection is ours now and has what [`steps_to_attach`](Self::steps_to_attach) asked for. Tells the client of
+    /// parameters that differ from what it last heard.
+    #[inline]
+    pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, to_client: &mut Vec<u8>) {
+        self.server_pid = server_pid;
+        self.undisturbed = memory.last_session == self.session;
+        memory.last_session = self.session;
+        if !Arc::ptr_eq(&memory.image, &self.image) {
+            memory.image = self.image.clone();
+        }
+        if !Arc::ptr_eq(&memory.parameters, &self.parameters) {
+            for (name, value) in memory.parameters.iter() {
+                if self.parameters.get(name) != Some(value) {
+                    message::parameter_status(to_client, name, value);
+                }
+            }
+            self.parameters = memory.parameters.clone();
+        }
+    }
+
+    /// Puts the client's own names on the server: the texts to send as Parse, after DEALLOCATE ALL.
+    pub fn go_native(&mut self, memory: &mut Memory) -> Vec<(Box<[u8]>, Arc<Prepared>)> {
+        self.native = true;
+        memory.native = true;
+        memory.forget_all();
+        self.statements.iter().map(|(name, prepared)| (name.clone(), prepared.clone())).collect()
+    }
+
+    /// The session was left in the middle of nothing: what it pinned, the server no longer has.
+    pub fn server_lost(&mut self) {
+        self.queue.clear();
+        self.status = Tx::Idle;
+        self.unsynced = false;
+        self.copy_in = false;
+        self.failed = false;
+        self.pending.clear();
+        self.portals.clear();
+        self.server_rest = Rest::default();
+        self.unnamed = None;
+        // What is still to come of a message already begun has no server any more.
+        self.client_rest.dropped = true;
+    }
+
+    /// Whether what is under way may already be committed: anything outside a transaction block, or a COMMIT.
+    pub fn may_have_committed(&self) -> bool {
+        let ends = |statement: &Statement| matches!(statement.kind, Kind::Commit | Kind::PrepareTransaction);
+        self.status == Tx::Idle
+            || self.pins.contains(Pin::Oversized)
+            || self.queue.iter().any(|expect| match &expect.due {
+                Due::Query(Some(running)) => running.analysis.statements.iter().any(ends),
+                Due::Execute(Some(statement)) => ends(statement),
+                _ => false,
+            })
+    }
+
+    /// What to say to the client when the server connection broke: the error once for each ReadyForQuery that is due.
+    /// A lost transaction block stays a failed block until the client ends it, so that what it has already sent after
+    /// the failure does not run on its own.
+    pub fn answer_lost(&mut self, problem: &message::Problem, to_client: &mut Vec<u8>) {
+        let due = self
+            .queue
+            .iter()
+            .filter(|expect| !expect.silent && matches!(expect.due, Due::Query(_) | Due::Sync | Due::FunctionCall));
+        let owed = due.count();
+        let unsynced = self.unsynced;
+        let in_block = self.status != Tx::Idle;
+        self.server_lost();
+        if in_block {
+            self.status = Tx::Failed;
+            self.lost_block = owed == 0 && !unsynced;
+        }
+        for _ in 0..owed {
+            message::error(to_client, problem);
+            message::ready_for_query(to_client, self.status.as_byte());
+        }
+        if unsynced {
+            message::error(to_client, problem);
+            self.discarding = true;
+        }
+    }
+
+    /// The transaction block was lost while the client was idle in it: whether its next message is to be refused
+    /// because of that. A ROLLBACK is not; it is what the client should say.
+    pub fn takes_lost_block(&mut self, input: &[u8]) -> bool {
+        let text = input.get(frame::HEADER..).unwrap_or_default().trim_ascii_start();
+        let word: Vec<u8> = text.iter().take(8).map(u8::to_ascii_lowercase).collect();
+        let ends = input.first() == Some(&b'Q') && (word.starts_with(b"rollback") || word.starts_with(b"abort"));
+        std::mem::take(&mut self.lost_block) && !ends
+    }
+
+    /// Refuses the client's next message with `problem`, taking it from `input`: what is answered when no server could be
+    /// had. Returns the bytes taken (more may still come and be dropped).
+    pub fn refuse(
+        &mut self,
+        input: &[u8],
+        problem: &message::Problem,
+        to_client: &mut Vec<u8>,
+    ) -> Result<usize, Malformed> {
+        let Some(head) = frame::client_header(input)? else { return Ok(0) };
+        message::error(to_client, problem);
+        match head.tag {
+            b'Q' | b'F' => message::ready_for_query(to_client, self.status.as_byte()),
+            _ => self.discarding = true,
+        }
+        let taken = head.total.min(input.len());
+        self.client_rest = Rest { bytes: head.total - taken, dropped: true };
+        Ok(taken)
+    }
+}

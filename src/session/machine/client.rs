@@ -1,0 +1,624 @@
+//! What the client sends: which messages go to the server, under which names, and what each one means for the session.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{
+    Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
+};
+use crate::pool::memory::{Memory, Prepared};
+use crate::session::sink::Sink;
+use crate::sql::{Argument, Dialect, Kind, Pin, Statement, Suspects, analysis, quote_literal};
+use crate::wire::fields;
+use crate::wire::frame::{self, HEADER, Malformed};
+use crate::wire::message;
+
+/// Names of portals and statements are at most 63 bytes in SQL, but the protocol sets no limit; this is ours.
+const MAX_NAME: usize = 16 * 1024;
+
+enum Taken {
+    Yes,
+    NeedMore,
+    Wait(Before),
+}
+
+impl Machine {
+    /// Reads the client's bytes. What is to be sent on goes into `to_server`, replies of our own into `to_client`.
+    /// Returns how many bytes were taken and why it stopped.
+    pub fn client(
+        &mut self,
+        input: &[u8],
+        mut memory: Option<&mut Memory>,
+        to_server: &mut Sink<'_>,
+        to_client: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Result<(usize, ClientStep), Malformed> {
+        let mut at = 0;
+        loop {
+            if self.client_rest.bytes > 0 {
+                let taken = self.client_rest.bytes.min(input.len() - at);
+                if !self.client_rest.dropped {
+                    to_server.pass(at, at + taken);
+                }
+                at += taken;
+                self.client_rest.bytes -= taken;
+                if self.client_rest.bytes > 0 {
+                    return Ok((at, ClientStep::More));
+                }
+            }
+            let here = &input[at..];
+            let Some(head) = frame::client_header(here)? else {
+                return Ok((at, ClientStep::More));
+            };
+            if self.queue.len() >= MAX_PIPELINE {
+                return Ok((at, ClientStep::Full));
+            }
+            let seen = &here[..head.total.min(here.len())];
+            let whole = seen.len() == head.total;
+            if head.tag == b'X' {
+                return Ok((at, ClientStep::Terminate));
+            }
+            let drop_it = match head.tag {
+                b'S' => false,
+                b'd' | b'c' | b'f' | b'H' => self.discarding || memory.is_none(),
+                _ => self.discarding,
+            };
+            if drop_it {
+                at += seen.len();
+                self.client_rest = Rest { bytes: head.total - seen.len(), dropped: true };
+                continue;
+            }
+            if head.tag == b'd' {
+                to_server.pass(at, at + seen.len());
+                at += seen.len();
+                self.client_rest = Rest { bytes: head.total - seen.len(), dropped: false };
+                continue;
+            }
+            if head.tag == b'S' && memory.is_none() {
+                if !whole {
+                    return Ok((at, ClientStep::More));
+                }
+                self.discarding = false;
+                self.unsynced = false;
+                message::ready_for_query(to_client, self.status.as_byte());
+                at += head.total;
+                continue;
+            }
+            let Some(memory) = memory.as_deref_mut() else {
+                return Ok((at, ClientStep::NeedServer));
+            };
+            // What must be seen whole waits for its last byte, if it is small enough to be held.
+            let streams = match head.tag {
+                b'Q' | b'P' => head.total > context.max_inspect,
+                b'B' => head.total > context.max_inspect || fields::bind_names(&seen[HEADER..]).is_some(),
+                b'F' => seen.len() >= HEADER + 4,
+                _ => false,
+            };
+            if !whole && !streams {
+                return Ok((at, ClientStep::More));
+            }
+            let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
+                Taken::Yes => seen.len(),
+                Taken::NeedMore => return Ok((at, ClientStep::More)),
+                Taken::Wait(before) => {
+                    self.done_before = true;
+                    return Ok((at, ClientStep::Before(before)));
+                }
+            };
+            self.done_before = false;
+            at += taken;
+            self.client_rest = Rest { bytes: head.total - taken, dropped: false };
+        }
+    }
+
+    fn message(
+        &mut self,
+        head: frame::Header,
+        seen: &[u8],
+        at: usize,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        to_client: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Result<Taken, Malformed> {
+        let body = &seen[HEADER..];
+        let pass = at..at + seen.len();
+        match head.tag {
+            b'Q' => return self.query(head, body, pass, memory, to_server, context),
+            b'P' => return self.parse(head, body, pass, memory, to_server, to_client, context),
+            b'B' => return self.bind(head, body, pass, memory, to_server, context),
+            b'D' => {
+                self.unsynced = true;
+                match body.split_first().and_then(|(what, rest)| Some((*what, fields::cstr(rest)?.0))) {
+                    Some((b'S', name)) => self.with_statement(b'D', name, pass, memory, to_server, context),
+                    Some((_, _)) => to_server.pass(pass.start, pass.end),
+                    None => return Err(Malformed::Body(b'D')),
+                }
+                self.expect(Due::Describe);
+            }
+            b'E' => {
+                self.unsynced = true;
+                let (portal, _) = fields::cstr(body).ok_or(Malformed::Body(b'E'))?;
+                let effect = match self.portals.is_empty() {
+                    true => None,
+                    false => self.portals.iter().find(|(name, _)| &**name == portal).map(|(_, effect)| effect.clone()),
+                };
+                if let Some(statement) = &effect {
+                    self.dispatch(statement);
+                    if let Kind::Execute(name) | Kind::Deallocate(name) = &statement.kind {
+                        self.give_real_name(
+                            name.as_bytes(),
+                            matches!(statement.kind, Kind::Execute(_)),
+                            memory,
+                            to_server,
+                        );
+                    }
+                }
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::Execute(effect));
+            }
+            b'C' => {
+                self.unsynced = true;
+                let (what, name) = body
+                    .split_first()
+                    .and_then(|(what, rest)| Some((*what, fields::cstr(rest)?.0)))
+                    .ok_or(Malformed::Body(b'C'))?;
+                self.close(what, name, pass, memory, to_server, to_client);
+            }
+            b'F' => {
+                // Large-object functions are the builtins called this way; what else it may be is not known by number.
+                let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
+                let oid = u32::from_be_bytes(*oid);
+                if oid >= 16_384 || FASTPATH_SESSION_FUNCTIONS.contains(&oid) {
+                    self.pins.insert(Pin::Opaque);
+                }
+                self.unsynced = false;
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::FunctionCall);
+            }
+            b'H' => to_server.pass(pass.start, pass.end),
+            b'S' => {
+                self.discarding = false;
+                if self.copy_in {
+                    // PostgreSQL ignores Sync while it reads COPY data (CopyGetData), so no reply will come.
+                    return Ok(Taken::Yes);
+                }
+                self.unsynced = false;
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::Sync);
+            }
+            b'c' | b'f' => {
+                self.copy_in = false;
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::CopyEnd);
+                self.settle_front(to_client);
+            }
+            // 'p' answers an authentication request; none is open. PostgreSQL calls this a protocol violation too.
+            tag => return Err(Malformed::Tag(tag)),
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn query(
+        &mut self,
+        head: frame::Header,
+        body: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        context: &Context<'_>,
+    ) -> Result<Taken, Malformed> {
+        let mut running = None;
+        if head.total > context.max_inspect {
+            self.pins.insert(Pin::Oversized);
+        } else {
+            let text = body.strip_suffix(b"\0").ok_or(Malformed::Body(b'Q'))?;
+            let analysis = analysis::analyze(text, self.dialect(), context.suspects);
+            if context.sequence_memory && may_advance_sequence(text) {
+                self.pins.insert(Pin::Sequence);
+            }
+            if !analysis.statements.iter().all(is_plain) {
+                if let Some(before) = self.before(&analysis.statements) {
+                    return Ok(Taken::Wait(before));
+                }
+                for statement in &analysis.statements {
+                    self.dispatch(statement);
+                    if let Kind::Execute(name) | Kind::Deallocate(name) = &statement.kind {
+                        let executes = matches!(statement.kind, Kind::Execute(_));
+                        if self.give_real_name(name.as_bytes(), executes, memory, to_server) {
+                            message::sync(to_server.insert());
+                            self.expect_silent(Due::Sync);
+                        }
+                    }
+                }
+                running = Some(Box::new(Running { analysis, next: 0 }));
+            }
+        }
+        // A simple query drops the unnamed statement (exec_simple_query), and ends an unsynced pipeline.
+        self.unnamed = None;
+        memory.unnamed = 0;
+        self.unsynced = false;
+        to_server.pass(pass.start, pass.end);
+        self.expect(Due::Query(running));
+        Ok(Taken::Yes)
+    }
+
+    fn parse(
+        &mut self,
+        head: frame::Header,
+        body: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        to_client: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Result<Taken, Malformed> {
+        if head.total > context.max_inspect {
+            // Not kept, so it cannot be prepared elsewhere: the session stays on this server, under the client's names.
+            if !self.native && self.is_quiet() && !self.done_before {
+                return Ok(Taken::Wait(Before::GoNative));
+            }
+            self.pins.insert(Pin::Oversized);
+            self.unsynced = true;
+            self.unnamed = None;
+            memory.unnamed = 0;
+            to_server.pass(pass.start, pass.end);
+            self.expect(Due::Parse(None));
+            return Ok(Taken::Yes);
+        }
+        let (name, tail) = fields::cstr(body).ok_or(Malformed::Body(b'P'))?;
+        let (text, _) = fields::cstr(tail).ok_or(Malformed::Body(b'P'))?;
+        if context.sequence_memory && may_advance_sequence(text) {
+            self.pins.insert(Pin::Sequence);
+        }
+        if name.is_empty() || self.native {
+            let effect = self.effect_of(text, context);
+            if let Some(statement) = &effect
+                && let Some(before) = self.before(std::slice::from_ref(&**statement))
+            {
+                return Ok(Taken::Wait(before));
+            }
+            self.unsynced = true;
+            to_server.pass(pass.start, pass.end);
+            if name.is_empty() {
+                self.next_token += 1;
+                let token = self.session << 24 | (self.next_token & 0xff_ffff);
+                memory.unnamed = token;
+                match &mut self.unnamed {
+                    Some(known) => {
+                        known.token = token;
+                        known.tail.clear();
+                        known.tail.extend_from_slice(tail);
+                        known.effect = effect;
+                    }
+                    None => self.unnamed = Some(Box::new(Unnamed { token, tail: tail.to_vec(), effect })),
+                }
+                self.expect(Due::Parse(None));
+            } else {
+                let prepared = context.registry.unshared(tail, effect);
+                let parsing = Parsing { name: Some(name.into()), id: prepared.id };
+                self.statements.entry(name.into()).or_insert(prepared);
+                self.expect(Due::Parse(Some(Box::new(parsing))));
+            }
+            return Ok(Taken::Yes);
+        }
+        if let Some(known) = self.statements.get(name).cloned() {
+            // PostgreSQL refuses to prepare a name twice (42P05); let it say so, about the statement that is there.
+            self.unsynced = true;
+            self.ensure(&known, memory, to_server, context);
+            message::raw(to_server.insert(), b'P', &[&known.server_name, b"\0", tail]);
+            self.expect(Due::Parse(None));
+            return Ok(Taken::Yes);
+        }
+        // Temporary objects can hide permanent ones of the same name, so a pinned session shares with nobody.
+        let prepared = if self.pins.is_empty() {
+            let (dialect, settings) = (self.dialect(), self.image.hash());
+            context.registry.shared(tail, settings, context.ddl_generation, || effect(text, dialect, context.suspects))
+        } else {
+            context.registry.unshared(tail, self.effect_of(text, context))
+        };
+        if let Some(statement) = &prepared.effect
+            && let Some(before) = self.before(std::slice::from_ref(&**statement))
+        {
+            return Ok(Taken::Wait(before));
+        }
+        self.unsynced = true;
+        self.statements.insert(name.into(), prepared.clone());
+        if memory.touch(prepared.id) {
+            self.expect(Due::Local(&message::PARSE_COMPLETE));
+            self.settle_front(to_client);
+        } else {
+            self.evict(memory, to_server, context);
+            message::raw(to_server.insert(), b'P', &[&prepared.server_name, b"\0", tail]);
+            let parsing = Parsing { name: Some(name.into()), id: prepared.id };
+            memory.remember(prepared);
+            self.expect(Due::Parse(Some(Box::new(parsing))));
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn bind(
+        &mut self,
+        head: frame::Header,
+        body: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        context: &Context<'_>,
+    ) -> Result<Taken, Malformed> {
+        let Some((portal, name, rest)) = fields::bind_names(body) else {
+            return match body.len() > MAX_NAME || body.len() == head.total - HEADER {
+                true => Err(Malformed::Body(b'B')),
+                false => Ok(Taken::NeedMore),
+            };
+        };
+        let prepared = if name.is_empty() { None } else { self.statements.get(name).cloned() };
+        let effect = match (&prepared, &self.unnamed) {
+            (Some(prepared), _) => prepared.effect.clone(),
+            (None, Some(unnamed)) if name.is_empty() => unnamed.effect.clone(),
+            _ => None,
+        };
+        let mut resolved = None;
+        if let Some(statement) = effect {
+            if let Some(before) = self.before(std::slice::from_ref(&*statement)) {
+                return Ok(Taken::Wait(before));
+            }
+            if matches!(statement.kind, Kind::SetConfig { .. }) {
+                if body.len() < head.total - HEADER && head.total <= context.max_inspect {
+                    return Ok(Taken::NeedMore);
+                }
+                resolved =
+                    Some(self.resolve_set_config(&statement, body.get(rest..).and_then(fields::bind_parameters)));
+            } else {
+                resolved = Some(statement);
+            }
+        }
+        if !self.portals.is_empty() {
+            self.portals.retain(|(known, _)| &**known != portal);
+        }
+        if let Some(statement) = resolved {
+            self.portals.push((portal.into(), statement));
+        }
+        self.unsynced = true;
+        match &prepared {
+            Some(prepared) if !self.native => {
+                self.ensure(prepared, memory, to_server, context);
+                let length = (head.total - 1 - name.len() + prepared.server_name.len()) as u32;
+                let out = to_server.insert();
+                out.push(b'B');
+                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(portal);
+                out.push(0);
+                out.extend_from_slice(&prepared.server_name);
+                out.push(0);
+                to_server.pass(pass.start + HEADER + rest, pass.end);
+            }
+            _ => {
+                if name.is_empty() {
+                    self.ensure_unnamed(memory, to_server);
+                }
+                to_server.pass(pass.start, pass.end);
+            }
+        }
+        self.expect(Due::Bind);
+        Ok(Taken::Yes)
+    }
+
+    /// Describe of a statement, under the name it has on the server.
+    fn with_statement(
+        &mut self,
+        tag: u8,
+        name: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        context: &Context<'_>,
+    ) {
+        if name.is_empty() {
+            self.ensure_unnamed(memory, to_server);
+        } else if !self.native
+            && let Some(prepared) = self.statements.get(name).cloned()
+        {
+            self.ensure(&prepared, memory, to_server, context);
+            message::raw(to_server.insert(), tag, &[b"S", &prepared.server_name, b"\0"]);
+            return;
+        }
+        to_server.pass(pass.start, pass.end);
+    }
+
+    fn close(
+        &mut self,
+        what: u8,
+        name: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        to_client: &mut Vec<u8>,
+    ) {
+        if what == b'P' {
+            self.portals.retain(|(known, _)| &**known != name);
+        } else if name.is_empty() {
+            self.unnamed = None;
+            memory.unnamed = 0;
+        } else if let Some(prepared) = self.statements.remove(name) {
+            let removed = Some(Box::new((name.into(), prepared)));
+            if self.native {
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::Close(removed));
+            } else {
+                // The server's copy is shared and stays; only the client's name for it goes.
+                self.expect(Due::Local(&message::CLOSE_COMPLETE));
+                self.settle_front(to_client);
+            }
+            return;
+        } else if self.image.has_prepared(name)
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            self.image = Arc::new(self.image.without_prepared(name));
+        }
+        to_server.pass(pass.start, pass.end);
+        self.expect(Due::Close(None));
+    }
+
+    /// Makes sure the server has a shared statement, parsing it in the same write if not.
+    fn ensure(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        context: &Context<'_>,
+    ) {
+        if memory.touch(prepared.id) {
+            return;
+        }
+        self.evict(memory, to_server, context);
+        message::raw(to_server.insert(), b'P', &[&prepared.server_name, b"\0", &prepared.tail]);
+        memory.remember(prepared.clone());
+        self.expect_silent(Due::Parse(Some(Box::new(Parsing { name: None, id: prepared.id }))));
+    }
+
+    fn evict(&mut self, memory: &mut Memory, to_server: &mut Sink<'_>, context: &Context<'_>) {
+        if let Some(oldest) = memory.to_evict(context.max_prepared) {
+            memory.forget(oldest.id);
+            message::close(to_server.insert(), b'S', &oldest.server_name);
+            self.expect_silent(Due::Close(None));
+        }
+    }
+
+    /// The unnamed statement outlives its transaction, so it may have to be parsed again on another server, or another
+    /// session's be removed.
+    fn ensure_unnamed(&mut self, memory: &mut Memory, to_server: &mut Sink<'_>) {
+        match &self.unnamed {
+            Some(unnamed) if memory.unnamed != unnamed.token => {
+                memory.unnamed = unnamed.token;
+                message::raw(to_server.insert(), b'P', &[b"\0", &unnamed.tail]);
+                self.expect_silent(Due::Parse(None));
+            }
+            None if memory.unnamed != 0 => {
+                memory.unnamed = 0;
+                message::close(to_server.insert(), b'S', b"");
+                self.expect_silent(Due::Close(None));
+            }
+            _ => {}
+        }
+    }
+
+    /// SQL that names a statement of the protocol's (`EXECUTE s1`, `DEALLOCATE s1`) finds it under the client's name.
+    fn give_real_name(&mut self, name: &[u8], stays: bool, memory: &mut Memory, to_server: &mut Sink<'_>) -> bool {
+        if self.native || self.image.has_prepared(name) || self.status == Tx::Failed {
+            return false;
+        }
+        let Some(prepared) = self.statements.get(name).cloned() else { return false };
+        if stays {
+            self.pins.insert(Pin::Introspection);
+        }
+        memory.unnamed = 0;
+        message::raw(to_server.insert(), b'P', &[name, b"\0", &prepared.tail]);
+        self.expect_silent(Due::Parse(None));
+        true
+    }
+
+    fn effect_of(&self, text: &[u8], context: &Context<'_>) -> Option<Arc<Statement>> {
+        effect(text, self.dialect(), context.suspects)
+    }
+
+    /// Whether something must be done before these statements are sent; asked again afterwards, it says no.
+    fn before(&mut self, statements: &[Statement]) -> Option<Before> {
+        if self.done_before || !self.is_quiet() {
+            return None;
+        }
+        for statement in statements {
+            if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind {
+                return Some(Before::EmptyDatabases(databases.clone()));
+            }
+            let new = |pin: Pin| statement.pins.contains(pin) && !self.pins.contains(pin);
+            if new(Pin::Introspection) && !self.native {
+                return Some(Before::GoNative);
+            }
+            if new(Pin::Sequence) {
+                self.happened.sequence_memory = true;
+                if !self.undisturbed {
+                    return Some(Before::ForgetSequences);
+                }
+            }
+        }
+        None
+    }
+
+    /// The statement is about to be sent: what it leaves behind even if it fails counts from now.
+    fn dispatch(&mut self, statement: &Statement) {
+        self.pins = self.pins.union(statement.pins);
+        if statement.pins.contains(Pin::Sequence) {
+            self.happened.sequence_memory = true;
+        }
+        if statement.is_ddl {
+            self.happened.ddl = true;
+        }
+    }
+
+    /// A `set_config` whose values came with Bind, turned into the SET it amounts to.
+    fn resolve_set_config(&self, statement: &Statement, values: Option<Vec<Option<&[u8]>>>) -> Arc<Statement> {
+        let opaque = || {
+            let mut pins = statement.pins;
+            pins.insert(Pin::Opaque);
+            Arc::new(Statement { pins, ..Statement::default() })
+        };
+        let Kind::SetConfig { name, value, is_local } = &statement.kind else { return opaque() };
+        let look_up = |argument: &Argument| -> Option<String> {
+            match argument {
+                Argument::Literal(text) => Some(text.to_string()),
+                Argument::Parameter(number) => {
+                    let bytes = (*values.as_ref()?.get(usize::from(*number).checked_sub(1)?)?)?;
+                    Some(std::str::from_utf8(bytes).ok()?.to_owned())
+                }
+            }
+        };
+        let (Some(name), Some(value), Some(is_local)) = (look_up(name), look_up(value), look_up(is_local)) else {
+            return opaque();
+        };
+        match is_local.to_ascii_lowercase().as_str() {
+            "t" | "true" | "1" | "on" | "y" | "yes" | "\u{1}" => Arc::new(Statement::default()),
+            "f" | "false" | "0" | "off" | "n" | "no" | "\0" => {
+                let text =
+                    format!("SELECT pg_catalog.set_config({}, {}, false)", quote_literal(&name), quote_literal(&value));
+                let kind = Kind::Set { name: name.to_ascii_lowercase().into(), text: text.into_bytes().into() };
+                Arc::new(Statement { kind, pins: statement.pins, ..Statement::default() })
+            }
+            _ => opaque(),
+        }
+    }
+
+    fn expect(&mut self, due: Due) {
+        self.queue.push_back(Expect { due, silent: false });
+    }
+
+    fn expect_silent(&mut self, due: Due) {
+        self.queue.push_back(Expect { due, silent: true });
+    }
+
+    /// Says our own replies whose turn has come.
+    pub(super) fn settle_front(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(Expect { due: Due::Local(_) | Due::CopyEnd, .. }) = self.queue.front() {
+            if let Some(Expect { due: Due::Local(bytes), .. }) = self.queue.pop_front() {
+                to_client.extend_from_slice(bytes);
+            }
+        }
+    }
+}
+
+/// pg_advisory_lock and its kin, set_config: the builtins that change a session when called by number
+/// (pg_proc.dat of PostgreSQL 14 to 18).
+const FASTPATH_SESSION_FUNCTIONS: [u32; 9] = [2078, 2880, 2881, 2882, 2883, 2884, 2886, 2887, 2888];
+
+fn effect(text: &[u8], dialect: Dialect, suspects: &Suspects) -> Option<Arc<Statement>> {
+    let statement = analysis::analyze(text, dialect, suspects).statements.into_iter().next()?;
+    (!is_plain(&statement)).then(|| Arc::new(statement))
+}
+
+/// Whether a text can advance a sequence: only asked in pools whose clients use currval or lastval.
+fn may_advance_sequence(text: &[u8]) -> bool {
+    let first: Vec<u8> = text.trim_ascii_start().iter().take(7).map(u8::to_ascii_lowercase).collect();
+    let reads = first.starts_with(b"select") || first.starts_with(b"show") || first.starts_with(b"begin");
+    let names = memchr::memmem::find(text, b"nextval").or_else(|| memchr::memmem::find(text, b"setval")).is_some();
+    names || !(reads || first.starts_with(b"commit") || first.starts_with(b"rollbac") || first.starts_with(b"set "))
+}

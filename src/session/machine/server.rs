@@ -1,0 +1,392 @@
+//! What the server sends: replies are matched with what is due, and what has succeeded becomes the session's state.
+
+use std::sync::Arc;
+
+use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
+use crate::pool::memory::{Memory, PREFIX};
+use crate::session::sink::Sink;
+use crate::sql::{Kind, Pin, Statement};
+use crate::wire::fields;
+use crate::wire::frame::{self, HEADER, Malformed};
+use crate::wire::message;
+
+enum Keep {
+    Pass,
+    Drop,
+    Instead(Vec<u8>),
+}
+
+impl Machine {
+    /// Reads the server's bytes; what the client is to get goes into `to_client`.
+    pub fn server(
+        &mut self,
+        input: &[u8],
+        memory: &mut Memory,
+        to_client: &mut Sink<'_>,
+        max_inspect: usize,
+    ) -> Result<(usize, ServerStep), Malformed> {
+        let mut at = 0;
+        loop {
+            if self.server_rest.bytes > 0 {
+                let taken = self.server_rest.bytes.min(input.len() - at);
+                if !self.server_rest.dropped {
+                    to_client.pass(at, at + taken);
+                }
+                at += taken;
+                self.server_rest.bytes -= taken;
+                if self.server_rest.bytes > 0 {
+                    return Ok((at, ServerStep::More));
+                }
+            }
+            let here = &input[at..];
+            let Some(head) = frame::header(here)? else { break };
+            let seen = &here[..head.total.min(here.len())];
+            match head.tag {
+                // Data: on its way without being looked at.
+                b'D' | b'd' => {
+                    let silent = self.queue.front().is_some_and(|expect| expect.silent);
+                    if !silent {
+                        to_client.pass(at, at + seen.len());
+                    }
+                    self.server_rest = Rest { bytes: head.total - seen.len(), dropped: silent };
+                    at += seen.len();
+                }
+                _ if seen.len() < head.total && head.total <= max_inspect => break,
+                _ => {
+                    let keep = self.reply(head.tag, &seen[HEADER..], memory);
+                    let dropped = match keep {
+                        Keep::Pass => {
+                            to_client.pass(at, at + seen.len());
+                            false
+                        }
+                        Keep::Drop => true,
+                        Keep::Instead(bytes) => {
+                            to_client.insert().extend_from_slice(&bytes);
+                            true
+                        }
+                    };
+                    self.server_rest = Rest { bytes: head.total - seen.len(), dropped };
+                    at += seen.len();
+                    if let Some(Expect { due: Due::Local(_) | Due::CopyEnd, .. }) = self.queue.front() {
+                        self.settle_front(to_client.insert());
+                    }
+                }
+            }
+        }
+        let step = if at == input.len() && self.is_at_rest() { ServerStep::Rest } else { ServerStep::More };
+        Ok((at, step))
+    }
+
+    fn reply(&mut self, tag: u8, body: &[u8], memory: &mut Memory) -> Keep {
+        let silent = self.queue.front().is_some_and(|expect| expect.silent);
+        let keep = if silent { Keep::Drop } else { Keep::Pass };
+        match tag {
+            b'1' | b'2' | b'3' | b's' => {
+                self.queue.pop_front();
+            }
+            b'T' | b'n' => {
+                if let Some(Expect { due: Due::Describe, .. }) = self.queue.front() {
+                    self.queue.pop_front();
+                }
+            }
+            b'C' => match self.queue.front_mut() {
+                Some(Expect { due: Due::Execute(_), .. }) => {
+                    if let Some(Expect { due: Due::Execute(Some(statement)), .. }) = self.queue.pop_front() {
+                        self.completed(&statement, body, memory);
+                    }
+                }
+                Some(Expect { due: Due::Query(Some(running)), .. }) => {
+                    let statement = running.analysis.statements.get_mut(running.next).map(std::mem::take);
+                    running.next += 1;
+                    if let Some(statement) = statement {
+                        self.completed(&statement, body, memory);
+                    }
+                }
+                _ => {}
+            },
+            b'I' => {
+                if let Some(Expect { due: Due::Execute(_), .. }) = self.queue.front() {
+                    self.queue.pop_front();
+                }
+            }
+            b'G' => self.copy_begins(),
+            b'E' => return self.error(body, silent, memory),
+            b'Z' => return self.ready(body, memory, silent),
+            b'S' => return self.parameter(body, memory, silent),
+            // Not an answer to anything: it concerns the client even between our own statements.
+            b'A' => return self.notification(body),
+            _ => {}
+        }
+        keep
+    }
+
+    fn ready(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
+        match self.queue.front() {
+            Some(Expect { due: Due::Query(_) | Due::Sync | Due::FunctionCall, .. }) => {
+                self.queue.pop_front();
+            }
+            // One too many can only follow a COPY that failed before it had read a Sync: pass it on as it is.
+            _ => return Keep::Pass,
+        }
+        self.status = match body.first() {
+            Some(b'T') => Tx::Block,
+            Some(b'E') => Tx::Failed,
+            _ => Tx::Idle,
+        };
+        self.copy_in = false;
+        if self.status == Tx::Idle {
+            if self.failed {
+                self.pending.clear();
+            } else if !self.pending.is_empty() {
+                self.commit();
+            }
+            if !self.portals.is_empty() && !silent {
+                self.portals.clear();
+            }
+            if !Arc::ptr_eq(&memory.image, &self.image) {
+                memory.image = self.image.clone();
+            }
+        }
+        self.failed = false;
+        if silent { Keep::Drop } else { Keep::Pass }
+    }
+
+    fn error(&mut self, body: &[u8], silent: bool, memory: &mut Memory) -> Keep {
+        if fields::error_field(body, b'V').or(fields::error_field(body, b'S')) == Some(b"FATAL")
+            || fields::error_field(body, b'V') == Some(b"PANIC")
+        {
+            self.fatal = true;
+            return Keep::Pass;
+        }
+        self.failed = true;
+        if fields::error_field(body, b'C') == Some(b"25006") {
+            self.happened.read_only_refusal = true;
+        }
+        // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
+        let mut hidden = silent;
+        let extended = !matches!(
+            self.queue.front(),
+            None | Some(Expect { due: Due::Query(_) | Due::Sync | Due::FunctionCall, .. })
+        );
+        if extended {
+            if self.copy_in {
+                // Whether a Sync sent ahead was eaten by the COPY cannot be known now; stay on this server.
+                self.pins.insert(Pin::Process);
+            }
+            while self.queue.front().is_some_and(|expect| !matches!(expect.due, Due::Sync)) {
+                let skipped = self.queue.pop_front();
+                self.undo(skipped, memory);
+            }
+            match self.queue.front() {
+                Some(sync) => hidden &= sync.silent,
+                None => {
+                    self.discarding = true;
+                    hidden = false;
+                }
+            }
+        }
+        self.copy_in = false;
+        if hidden {
+            self.failed = false;
+            return Keep::Drop;
+        }
+        self.translate_names(body)
+    }
+
+    /// A message the server skipped after an error did not happen.
+    fn undo(&mut self, skipped: Option<Expect>, memory: &mut Memory) {
+        match skipped.map(|expect| expect.due) {
+            Some(Due::Parse(Some(parsing))) => {
+                memory.forget(parsing.id);
+                if let Some(name) = parsing.name
+                    && self.statements.get(&name).is_some_and(|prepared| prepared.id == parsing.id)
+                {
+                    self.statements.remove(&name);
+                }
+            }
+            Some(Due::Parse(None)) => {
+                memory.unnamed = 0;
+                self.unnamed = None;
+            }
+            Some(Due::Close(Some(removed))) => {
+                let (name, prepared) = *removed;
+                self.statements.insert(name, prepared);
+            }
+            _ => {}
+        }
+    }
+
+    /// Errors that name a statement name it as the client does.
+    fn translate_names(&self, body: &[u8]) -> Keep {
+        let Some(at) = memchr::memmem::find(body, PREFIX.as_bytes()) else { return Keep::Pass };
+        let digits = &body[at + PREFIX.len()..];
+        let length = digits.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let server_name = &body[at..at + PREFIX.len() + length];
+        let own = self.statements.iter().find(|(_, prepared)| &*prepared.server_name == server_name);
+        let Some((name, _)) = own else { return Keep::Pass };
+        let mut bytes = Vec::new();
+        message::raw(&mut bytes, b'E', &[&body[..at], name, &body[at + server_name.len()..]]);
+        Keep::Instead(bytes)
+    }
+
+    fn parameter(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
+        let Some((name, value)) = fields::parameter_status(body) else { return Keep::Pass };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return Keep::Pass };
+        let together = Arc::ptr_eq(&memory.parameters, &self.parameters);
+        Arc::make_mut(&mut memory.parameters).set(name, value);
+        if silent {
+            return Keep::Drop;
+        }
+        // After RESET the server goes back to the name it was started with; the client's own is another.
+        if name == "application_name" && self.is_resetting() {
+            return Keep::Drop;
+        }
+        if together {
+            self.parameters = memory.parameters.clone();
+        } else {
+            Arc::make_mut(&mut self.parameters).set(name, value);
+        }
+        Keep::Pass
+    }
+
+    /// A session's own notifications carry the process id it was told, which is how clients know them for their own.
+    fn notification(&self, body: &[u8]) -> Keep {
+        match body.split_first_chunk::<4>() {
+            Some((pid, rest)) if self.pid != self.server_pid && u32::from_be_bytes(*pid) == self.server_pid => {
+                let mut bytes = Vec::new();
+                message::raw(&mut bytes, b'A', &[&self.pid.to_be_bytes(), rest]);
+                Keep::Instead(bytes)
+            }
+            _ => Keep::Pass,
+        }
+    }
+
+    fn is_resetting(&self) -> bool {
+        let kind = match self.queue.front().map(|expect| &expect.due) {
+            Some(Due::Execute(Some(statement))) => &statement.kind,
+            Some(Due::Query(Some(running))) => match running.analysis.statements.get(running.next) {
+                Some(statement) => &statement.kind,
+                None => return false,
+            },
+            _ => return false,
+        };
+        matches!(kind, Kind::Reset(_) | Kind::ResetAll | Kind::DiscardAll)
+    }
+
+    /// COPY FROM STDIN begins: Syncs sent ahead of the data are ignored by the server (libpq sends one).
+    fn copy_begins(&mut self) {
+        self.copy_in = true;
+        let mut at = 1;
+        while at < self.queue.len() {
+            match self.queue[at].due {
+                Due::Sync => {
+                    self.queue.remove(at);
+                    self.unsynced = true;
+                }
+                Due::CopyEnd => {
+                    self.copy_in = false;
+                    break;
+                }
+                _ => at += 1,
+            }
+        }
+        if self.queue.iter().skip(at).any(|expect| matches!(expect.due, Due::Sync)) {
+            self.unsynced = false;
+        }
+    }
+
+    /// A statement with effects has succeeded.
+    fn completed(&mut self, statement: &Statement, body: &[u8], memory: &mut Memory) {
+        let tag = fields::command_tag(body);
+        if statement.is_ddl {
+            self.happened.ddl = true;
+        }
+        if statement.changes_facts {
+            self.pending.push(Pending::Facts);
+        }
+        if statement.may_unpin {
+            self.happened.may_unpin = true;
+        }
+        if !statement.pins_at_commit.is_empty() {
+            self.pending.push(Pending::Pin(statement.pins_at_commit));
+        }
+        match &statement.kind {
+            Kind::Plain | Kind::Begin | Kind::Execute(_) | Kind::NeedsDatabaseEmpty(_) | Kind::Unlisten => {}
+            Kind::SetConfig { .. } | Kind::DiscardPlans => {}
+            Kind::Commit | Kind::Rollback | Kind::PrepareTransaction => match tag {
+                b"COMMIT" | b"PREPARE TRANSACTION" => self.commit(),
+                _ => self.pending.clear(),
+            },
+            Kind::Savepoint(name) => self.pending.push(Pending::Savepoint(name.clone())),
+            Kind::RollbackTo(name) => {
+                if let Some(at) = self.savepoint(name) {
+                    self.pending.truncate(at + 1);
+                }
+                // The block is usable again, so what follows counts.
+                self.failed = false;
+            }
+            Kind::Release(name) => {
+                if let Some(at) = self.savepoint(name) {
+                    let mut position = 0;
+                    self.pending.retain(|pending| {
+                        let keep = position < at || !matches!(pending, Pending::Savepoint(_));
+                        position += 1;
+                        keep
+                    });
+                }
+            }
+            // Follows the client by its reported value.
+            Kind::Set { name, .. } if &**name == "application_name" => {}
+            Kind::Set { name, text } => self.pending.push(Pending::Set(name.clone(), text.clone())),
+            Kind::Reset(name) => self.pending.push(Pending::Reset(name.clone())),
+            Kind::ResetAll => self.pending.push(Pending::ResetAll),
+            Kind::Prepare { name, text } => self.image = Arc::new(self.image.with_prepared(name, text)),
+            Kind::Deallocate(name) => {
+                if self.statements.remove(name.as_bytes()).is_none() {
+                    self.image = Arc::new(self.image.without_prepared(name));
+                }
+            }
+            Kind::DeallocateAll => {
+                self.statements.clear();
+                memory.forget_all();
+                self.image = Arc::new(self.image.without_any_prepared());
+            }
+            Kind::DiscardAll => {
+                self.statements.clear();
+                self.unnamed = None;
+                self.image = Arc::default();
+                self.pending.clear();
+                self.native = false;
+                memory.discarded();
+                memory.last_session = self.session;
+                for pin in Pin::ALL {
+                    if !matches!(pin, Pin::Process | Pin::SessionMode) {
+                        self.pins.remove(pin);
+                    }
+                }
+            }
+            Kind::DiscardSequences => self.pins.remove(Pin::Sequence),
+            Kind::DiscardTemp => self.happened.may_unpin = true,
+            Kind::ChangesDefaults => self.pending.push(Pending::Defaults),
+        }
+    }
+
+    fn savepoint(&self, name: &str) -> Option<usize> {
+        self.pending.iter().rposition(|pending| matches!(pending, Pending::Savepoint(known) if &**known == name))
+    }
+
+    /// The transaction has committed: what it set is the session's.
+    fn commit(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Savepoint(_) => {}
+                Pending::Set(name, text) => self.image = Arc::new(self.image.with_setting(&name, &text)),
+                Pending::Reset(name) => self.image = Arc::new(self.image.without_setting(&name)),
+                Pending::ResetAll => self.image = Arc::new(self.image.without_settings()),
+                Pending::Pin(pins) => self.pins = self.pins.union(pins),
+                Pending::Facts => self.happened.facts_changed = true,
+                Pending::Defaults => self.happened.defaults_changed = true,
+            }
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! The life of one client: enter, relay statements through server connections, leave nothing behind.
+//!
+//! `login` lets it in, `machine` (pure) knows its protocol and session state, `relay` moves the bytes, `finish` cleans up.
+//! This file does what has to wait: finding a server connection, making it look like the one the session had before, and
+//! answering when that cannot be done.
+
+pub mod clients;
+pub mod finish;
+pub mod login;
+pub mod machine;
+pub mod prepared;
+pub mod relay;
+pub mod replication;
+pub mod shared;
+pub mod sink;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::auth::Credential;
+use crate::net::Stream;
+use crate::pool::memory::Parameters;
+use crate::pool::server::Exchange;
+use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
+use crate::sql::Pin;
+use crate::types::Topology;
+use crate::wire::message::{self, Problem};
+use clients::{Activity, Arrival, Registered};
+use login::{Admitted, Peer};
+use machine::{Before, Machine};
+use relay::Step;
+use shared::{Database, Shared};
+
+/// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
+const OWN_STATEMENT: Duration = Duration::from_secs(30);
+
+/// How often a connection that turns out to be broken is replaced before the client hears of it.
+const ATTEMPTS: usize = 3;
+
+/// Puts a connection into a failed transaction block: the second statement always fails.
+const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+
+/// The name of the console's database.
+pub const CONSOLE: &str = "pgbaton";
+
+/// What a connection turned out to be, when it is not for a session to serve.
+pub enum Arrived {
+    Served,
+    /// A client of the console, logged in but not yet told so.
+    Console(Box<login::Client>),
+}
+
+pub struct Session {
+    shared: Arc<Shared>,
+    database: Arc<Database>,
+    me: Registered,
+    stream: Stream,
+    machine: Machine,
+    lease: Option<Lease>,
+    pool: Option<Arc<Pool>>,
+    startup: Arc<Startup>,
+    credential: Arc<Credential>,
+    /// Bytes of the client's not yet taken by the machine.
+    from_client: Vec<u8>,
+    /// `from_client` begins with a message that waits for something other than more bytes.
+    stalled: bool,
+    to_client: Vec<u8>,
+    to_server: Vec<u8>,
+    /// A statement ran that may have ended what pins the session.
+    may_unpin: bool,
+    sequence_memory: bool,
+    max_inspect: usize,
+    max_prepared: usize,
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usize) -> Arrived {
+    let context = shared.login.load_full();
+    let admitted = match Box::pin(login::admit(stream, peer, &context)).await {
+        Ok(admitted) => admitted,
+        Err(failure) => {
+            tracing::debug!(%failure, "a client did not get in");
+            return Arrived::Served;
+        }
+    };
+    match admitted {
+        Admitted::Cancel { pid, secret } => shared.clients.cancel(pid, &secret).await,
+        Admitted::Client(client) if client.replication.is_some() => {
+            Box::pin(replication::serve(*client, shared, worker)).await;
+        }
+        Admitted::Client(client) if &*client.database == CONSOLE => return Arrived::Console(client),
+        Admitted::Client(client) => {
+            if let Some(session) = Box::pin(Session::open(*client, shared, worker)).await {
+                session.run().await;
+            }
+        }
+    }
+    Arrived::Served
+}
+
+/// Tells a client that it cannot stay, as far as it listens, and closes.
+async fn turn_away(mut stream: Stream, pending: Vec<u8>, problem: &Problem) {
+    let mut out = pending;
+    message::fatal(&mut out, problem);
+    let farewell = async {
+        stream.write_all(&out).await?;
+        stream.shutdown().await
+    };
+    // A client that does not read its farewell is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+}
+
+/// Bodies of errors that PostgreSQL itself sent while a connection was opened are passed on as they are.
+enum Refusal {
+    Ours(Problem),
+    Theirs(Vec<u8>),
+}
+
+impl Refusal {
+    fn write_fatal(&self, out: &mut Vec<u8>) {
+        match self {
+            Refusal::Ours(problem) => message::fatal(out, problem),
+            Refusal::Theirs(body) => message::raw(out, b'E', &[body]),
+        }
+    }
+
+    fn problem(self) -> Problem {
+        match self {
+            Refusal::Ours(problem) => problem,
+            Refusal::Theirs(body) => {
+                let field = |tag| crate::wire::fields::error_field(&body, tag).map(String::from_utf8_lossy);
+                let text = field(b'M').unwrap_or_default();
+                Problem::new("08006", format!("could not open a server connection: {text}"))
+            }
+        }
+    }
+}
+
+impl From<AcquireError> for Refusal {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Connect(ConnectError::Server { body, .. }) => Refusal::Theirs(body),
+            AcquireError::Connect(ConnectError::NoCredential { .. }) => Refusal::Ours(
+                Problem::new("28000", error.to_string())
+                    .hint("Add the role with its password to auth.users_file, or let it log in with SCRAM."),
+            ),
+            AcquireError::Connect(_) => Refusal::Ours(Problem::new("08006", error.to_string())),
+            AcquireError::Exhausted { .. } => Refusal::Ours(
+                Problem::new("53300", error.to_string())
+                    .hint("Raise proxy.pool_size, or look at SHOW CLIENTS for sessions that hold one."),
+            ),
+            AcquireError::Retired => Refusal::Ours(Problem::new("57P03", error.to_string())),
+        }
+    }
+}
+
+impl Session {
+    /// Greets an admitted client, or turns it away.
+    async fn open(client: login::Client, shared: Arc<Shared>, worker: usize) -> Option<Box<Session>> {
+        let login::Client { stream, unread, mut pending, user, database, mut startup, credential, peer, .. } = client;
+        let tls = client.tls;
+        let user: Arc<str> = (&*user).into();
+        let settings = shared.settings.load_full();
+        let mut application_name = String::new();
+        startup.retain(|(name, value)| {
+            let is_name = &**name == "application_name";
+            if is_name {
+                application_name = value.to_string();
+            }
+            !is_name
+        });
+        let startup = Arc::new(Startup { parameters: startup });
+        if shared.clients.count() >= settings.max_clients {
+            turn_away(stream, pending, &too_many(settings.max_clients)).await;
+            return None;
+        }
+        let database = shared.known_database(&database).unwrap_or_else(|| Arc::new(Database::new(&database)));
+        let credential = Arc::new(credential);
+        let greeting = greet(&shared, &database, &user, &startup, &application_name, &credential, worker).await;
+        let (startup, parameters, pid) = match greeting {
+            Ok(greeting) => greeting,
+            Err(refusal) => {
+                refusal.write_fatal(&mut pending);
+                let mut stream = stream;
+                let farewell = async {
+                    stream.write_all(&pending).await?;
+                    stream.shutdown().await
+                };
+                let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+                return None;
+            }
+        };
+        // Only a database that a server has let somebody into is remembered.
+        let database = shared.remember_database(database);
+        let arrival = Arrival {
+            user,
+            database: database.name.clone(),
+            peer: peer.to_string(),
+            tls,
+            worker,
+            long_key: client.protocol_minor >= 2,
+            pid,
+        };
+        let Some(me) = shared.clients.enter(arrival, settings.max_clients) else {
+            turn_away(stream, pending, &too_many(settings.max_clients)).await;
+            return None;
+        };
+        let mut parameters = parameters;
+        if parameters.get("application_name").unwrap_or("") != application_name {
+            Arc::make_mut(&mut parameters).set("application_name", &application_name);
+        }
+        let mut to_client = pending;
+        message::authentication_ok(&mut to_client);
+        for (name, value) in parameters.iter() {
+            message::parameter_status(&mut to_client, name, value);
+        }
+        message::backend_key_data(&mut to_client, me.client.pid, &me.client.secret);
+        message::ready_for_query(&mut to_client, b'I');
+        let machine = Machine::new(me.client.id, me.client.pid, parameters, settings.session_mode);
+        let stalled = !unread.is_empty();
+        Some(Box::new(Session {
+            shared,
+            database,
+            me,
+            stream,
+            machine,
+            lease: None,
+            pool: None,
+            startup,
+            credential,
+            from_client: unread,
+            stalled,
+            to_client,
+            to_server: Vec::new(),
+            may_unpin: false,
+            sequence_memory: false,
+            max_inspect: settings.max_inspect,
+            max_prepared: settings.max_prepared,
+        }))
+    }
+
+    async fn run(mut self: Box<Self>) {
+        loop {
+            let step = poll_fn(|cx| self.poll_relay(cx)).await;
+            let goes_on = match step {
+                Step::NeedServer => Box::pin(self.take_server()).await,
+                Step::Before(before) => Box::pin(self.do_before(before)).await,
+                Step::Rest => Box::pin(self.rest_slowly()).await,
+                Step::ServerGone(error) => Box::pin(self.lose_server(error)).await,
+                Step::Terminate | Step::ClientGone => false,
+                Step::ClientMalformed(error) => {
+                    self.farewell(&Problem::new("08P01", error.to_string()));
+                    false
+                }
+                Step::ServerMalformed(error) => {
+                    tracing::error!(%error, "a server sent what is not PostgreSQL's protocol");
+                    self.lease = None;
+                    self.farewell(&Problem::new("08P01", format!("server connection broken: {error}")));
+                    false
+                }
+                Step::Drained | Step::Killed => {
+                    self.farewell(&Problem::new("57P01", "terminating connection due to administrator command"));
+                    false
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Box::pin(self.finish()).await;
+    }
+
+    fn farewell(&mut self, problem: &Problem) {
+        message::fatal(&mut self.to_client, problem);
+    }
+
+    fn want<'a>(&'a self) -> Want<'a> {
+        Want {
+            session: self.me.client.id,
+            worker: self.me.client.worker,
+            startup: &self.startup,
+            application_name: self.machine.parameters().get("application_name").unwrap_or(""),
+            credential: &self.credential,
+        }
+    }
+
+    /// The quick way to a server connection: an idle one that already has what this session needs.
+    pub(super) fn take_server_at_once(&mut self) -> bool {
+        if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
+            return false;
+        }
+        let Some(pool) = &self.pool else { return false };
+        if pool.is_retired() {
+            return false;
+        }
+        let Some(lease) = pool.take_idle(&self.want()) else { return false };
+        self.sequence_memory = pool.sequence_memory.load(Ordering::Relaxed);
+        self.use_lease(lease)
+    }
+
+    /// Attaches a connection if that needs no statement of our own; else keeps it for [`take_server`](Self::take_server).
+    fn use_lease(&mut self, mut lease: Lease) -> bool {
+        let ready = self.machine.steps_to_attach(&lease.server().memory).is_empty();
+        if ready {
+            self.attach(&mut lease);
+        }
+        self.lease = Some(lease);
+        ready
+    }
+
+    fn attach(&mut self, lease: &mut Lease) {
+        let server = lease.server();
+        self.machine.attach(&mut server.memory, server.identity.pid, &mut self.to_client);
+        self.me.client.set_server(Some(server.identity.clone()));
+        self.me.client.set_activity(Activity::Active);
+    }
+
+    /// The other way: wait for a primary and a connection, and bring the connection to this session's state. Returns false
+    /// if the session is over.
+    async fn take_server(&mut self) -> bool {
+        if self.machine.takes_lost_block(&self.from_client) {
+            return self.refuse(&lost_transaction());
+        }
+        self.me.client.set_activity(Activity::Waiting);
+        let me = self.me.client.clone();
+        let result = tokio::select! {
+            biased;
+            () = me.cancelled.notified() => {
+                self.lease = None;
+                Err(Refusal::Ours(Problem::new("57014", "canceling statement due to user request")))
+            }
+            result = self.find_server() => result,
+        };
+        match result {
+            Ok(mut lease) => {
+                self.attach(&mut lease);
+                self.lease = Some(lease);
+                self.stalled = true;
+                true
+            }
+            Err(refusal) => {
+                self.me.client.set_activity(Activity::Idle);
+                self.refuse(&refusal.problem())
+            }
+        }
+    }
+
+    /// Answers the message at the head of `from_client` with an error.
+    fn refuse(&mut self, problem: &Problem) -> bool {
+        match self.machine.refuse(&self.from_client, problem, &mut self.to_client) {
+            Ok(taken) => {
+                self.from_client.drain(..taken);
+                self.stalled = !self.from_client.is_empty();
+                true
+            }
+            Err(error) => {
+                self.farewell(&Problem::new("08P01", error.to_string()));
+                false
+            }
+        }
+    }
+
+    async fn find_server(&mut self) -> Result<Lease, Refusal> {
+        // Clients of a database whose functions just changed wait for the new facts, so that DDL passing here is
+        // known to everyone before its author is told it is done.
+        self.database.facts.refreshed().await;
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let mut lease = match self.lease.take() {
+                Some(lease) => lease,
+                None => self.lease_from_primary().await?,
+            };
+            self.sequence_memory = lease.pool().sequence_memory.load(Ordering::Relaxed);
+            let steps = self.machine.steps_to_attach(&lease.server().memory);
+            if self.machine.status() != machine::Tx::Idle {
+                // A block whose server was lost goes on as what it is: failed, until the client ends it.
+                match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
+                    Ok(_) | Err(Exchange::Refused(_)) => return Ok(lease),
+                    Err(error) => {
+                        last = Some(error);
+                        continue;
+                    }
+                }
+            }
+            if steps.is_empty() {
+                return Ok(lease);
+            }
+            match lease.server().run(&steps, OWN_STATEMENT).await {
+                Ok(_) => {
+                    lease.server().memory.image = self.machine.image().clone();
+                    return Ok(lease);
+                }
+                // The connection is dropped with whatever part of the settings it took.
+                Err(Exchange::Refused(body)) => {
+                    let field = |tag| {
+                        crate::wire::fields::error_field(&body, tag)
+                            .map(|text| String::from_utf8_lossy(text).into_owned())
+                    };
+                    let text = field(b'M').unwrap_or_default();
+                    return Err(Refusal::Ours(
+                        Problem::new(
+                            "08006",
+                            format!("could not restore the session on another server connection: {text}"),
+                        )
+                        .hint("RESET ALL or DEALLOCATE what can no longer be set."),
+                    ));
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        let reason = last.map(|error| error.to_string()).unwrap_or_default();
+        Err(Refusal::Ours(Problem::new("08006", format!("could not prepare a server connection: {reason}"))))
+    }
+
+    /// A connection to the primary, waiting for one to be known.
+    async fn lease_from_primary(&mut self) -> Result<Lease, Refusal> {
+        let deadline = Instant::now() + self.shared.settings.load().hold;
+        loop {
+            let pool = self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
+            self.pool = Some(pool.clone());
+            match pool.acquire(&self.want()).await {
+                Ok(lease) => return Ok(lease),
+                Err(AcquireError::Retired) if Instant::now() < deadline => continue,
+                Err(error) => {
+                    if let AcquireError::Connect(_) = &error {
+                        self.shared.look_now.notify_one();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Does what a statement needs done before it is sent.
+    async fn do_before(&mut self, before: Before) -> bool {
+        if let Before::EmptyDatabases(databases) = &before {
+            for database in databases {
+                let closed = self.shared.pools.empty_database(database);
+                tracing::debug!(database, closed, "closed idle connections before a statement that needs them gone");
+                self.shared.forget_greetings();
+            }
+            return true;
+        }
+        let Some(lease) = &mut self.lease else { return true };
+        if self.machine.status() == machine::Tx::Failed {
+            // Nothing can be run in a failed transaction; the statement itself will be refused too.
+            return true;
+        }
+        let server = lease.server();
+        let result = match before {
+            Before::GoNative => {
+                let mut out = Vec::new();
+                message::query(&mut out, b"DEALLOCATE ALL");
+                let mut ready = 1;
+                for (_, text) in &self.machine.image().prepared {
+                    message::query(&mut out, text);
+                    ready += 1;
+                }
+                for (name, prepared) in self.machine.go_native(&mut server.memory) {
+                    message::raw(&mut out, b'P', &[&name, b"\0", &prepared.tail]);
+                    message::sync(&mut out);
+                    ready += 1;
+                }
+                server.exchange(&out, ready, OWN_STATEMENT).await
+            }
+            _ => server.run(&[b"DISCARD SEQUENCES".to_vec()], OWN_STATEMENT).await,
+        };
+        match result {
+            // A statement that can no longer be prepared will say so itself when it is used.
+            Ok(_) | Err(Exchange::Refused(_)) => true,
+            Err(Exchange::Lost(error)) => self.lose_server(error).await,
+            Err(Exchange::Timeout(limit)) => {
+                self.lose_server(std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    format!("no answer for {} s", limit.as_secs()),
+                ))
+                .await
+            }
+        }
+    }
+
+    /// The server connection broke while this session used it.
+    async fn lose_server(&mut self, error: std::io::Error) -> bool {
+        self.me.client.set_server(None);
+        self.me.client.set_activity(Activity::Idle);
+        self.shared.look_now.notify_one();
+        self.lease = None;
+        self.to_server.clear();
+        if self.machine.saw_fatal() {
+            // PostgreSQL has told the client why, and that the connection is over.
+            return false;
+        }
+        let pins = self.machine.pins();
+        if !pins.is_empty() {
+            let lost: Vec<_> = pins.iter().map(Pin::as_str).collect();
+            self.farewell(
+                &Problem::new("57P01", "terminating connection: the server it was tied to is gone")
+                    .detail(format!("Lost with it: {}. {error}", lost.join(", "))),
+            );
+            return false;
+        }
+        let problem = match self.machine.may_have_committed() {
+            true => Problem::new("08007", "server connection lost while the statement was running")
+                .detail(format!("It is not known whether its effects were committed. {error}")),
+            false => lost_transaction().detail(error.to_string()),
+        };
+        self.machine.answer_lost(&problem, &mut self.to_client);
+        self.stalled = !self.from_client.is_empty();
+        true
+    }
+
+    /// Passes on what the machine saw that others must know, before the client hears of it.
+    pub(super) fn note_happened(&mut self) {
+        let happened = std::mem::take(&mut self.machine.happened);
+        if happened.facts_changed {
+            self.database.facts.mark_dirty();
+        }
+        if happened.ddl || happened.facts_changed {
+            self.database.facts.bump_ddl();
+        }
+        if happened.defaults_changed {
+            self.shared.pools.renew();
+            self.shared.forget_greetings();
+        }
+        if happened.read_only_refusal {
+            self.shared.look_now.notify_one();
+        }
+        if happened.sequence_memory
+            && let Some(lease) = &self.lease
+        {
+            lease.pool().sequence_memory.store(true, Ordering::Relaxed);
+        }
+        self.may_unpin |= happened.may_unpin;
+    }
+}
+
+fn lost_transaction() -> Problem {
+    Problem::new("40001", "server connection lost; the transaction is rolled back").hint("Run the transaction again.")
+}
+
+fn too_many(limit: usize) -> Problem {
+    Problem::new("53300", "sorry, too many clients already").detail(format!("proxy.max_clients is {limit}."))
+}
+
+/// What a new client is told of the server: from a connection that is there, from what was told before, or by opening one.
+async fn greet(
+    shared: &Arc<Shared>,
+    database: &Arc<Database>,
+    user: &Arc<str>,
+    startup: &Arc<Startup>,
+    application_name: &str,
+    credential: &Credential,
+    worker: usize,
+) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
+    let deadline = Instant::now() + shared.settings.load().hold;
+    let pool = shared.primary_pool(&database.name, user, deadline).await?;
+    if pool.status().0 > 0
+        && let Some((startup, parameters)) = database.greeting(user, startup)
+    {
+        let pid = pool.peek(&startup).map(|(_, pid)| pid);
+        return Ok((startup, parameters, pid));
+    }
+    let want = Want { session: 0, worker, startup, application_name, credential };
+    let mut lease = pool.acquire(&want).await?;
+    let server = lease.server();
+    let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
+    lease.release();
+    database.keep_greeting(user, &found.0, &found.1);
+    Ok(found)
+}
+
+impl Shared {
+    /// The pool of the primary, waiting until `deadline` for there to be one.
+    async fn primary_pool(
+        &self,
+        database: &Arc<str>,
+        user: &Arc<str>,
+        deadline: Instant,
+    ) -> Result<Arc<Pool>, Refusal> {
+        let mut topology = self.topology.clone();
+        let since = Instant::now();
+        loop {
+            let now: Arc<Topology> = topology.borrow_and_update().clone();
+            if let Some(primary) = now.primary() {
+                let key = PoolKey { node: primary.address.id.clone(), database: database.clone(), user: user.clone() };
+                return Ok(self.pools.get(&key, &primary.address));
+            }
+            match tokio::time::timeout_at(deadline, topology.changed()).await {
+                Ok(Ok(())) => {}
+                _ => {
+                    let reason = if now.reason.is_empty() { "no node says it is the primary" } else { &now.reason };
+                    return Err(Refusal::Ours(
+                        Problem::new("57P03", format!("no primary to run the statement on: {reason}"))
+                            .detail(format!("Waited {} s (failover.hold).", since.elapsed().as_secs())),
+                    ));
+                }
+            }
+        }
+    }
+}

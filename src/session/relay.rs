@@ -1,0 +1,354 @@
+//! Moves bytes between a client and its server connection, both ways at once, through the machine.
+//!
+//! Everything on the path of a query happens inside one `poll`: read what the client sent, take an idle server connection,
+//! write to it, read the answer, write it to the client, give the connection back. Only what has to wait for somebody
+//! else (a connection in use, a statement of our own) leaves it, as a [`Step`].
+//!
+//! All sessions of a worker read into one buffer, which is free again when `poll` returns; a session owns memory only for
+//! what it could not pass on: an incomplete message, or bytes its slow peer did not take. While there is such a rest in
+//! one direction nothing more is read for it, so a slow reader slows the writer down and costs one buffer at the most.
+
+use std::cell::RefCell;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Session;
+use super::clients::{Activity, Wish};
+use super::machine::{self, Before, ClientStep, ServerStep};
+use super::sink::Sink;
+use crate::net::Stream;
+use crate::wire::frame::Malformed;
+
+/// Bytes read at once. Large results want few system calls; below 64 KiB each MB costs measurably more.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Buffers that grew beyond this are given back when they are empty.
+const KEEP: usize = 4 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+}
+
+/// Why the relay stopped.
+#[derive(Debug)]
+pub enum Step {
+    /// The client's next message needs a server connection and none was idle, or it needs preparing.
+    NeedServer,
+    Before(Before),
+    /// The server connection is at rest but cannot simply be given back.
+    Rest,
+    Terminate,
+    ClientGone,
+    ServerGone(io::Error),
+    ClientMalformed(Malformed),
+    ServerMalformed(Malformed),
+    Drained,
+    Killed,
+}
+
+fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<usize> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match Pin::new(&mut *stream).poll_write(cx, bytes) {
+            Poll::Pending => break,
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(written)) => bytes = &bytes[written..],
+            Poll::Ready(Err(error)) => return Err(error),
+        }
+    }
+    Ok(all - bytes.len())
+}
+
+/// Writes a stretch of what was read, or else what the sink gathered in `rest`; what the peer does not take stays in
+/// `rest`. Returns false if some did.
+fn send(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    input: &[u8],
+    run: Range<usize>,
+    rest: &mut Vec<u8>,
+) -> io::Result<()> {
+    if !run.is_empty() {
+        let written = poll_write(stream, cx, &input[run.clone()])?;
+        rest.extend_from_slice(&input[run.start + written..run.end]);
+    } else if !rest.is_empty() {
+        drain(stream, cx, rest)?;
+    }
+    flush(stream, cx)
+}
+
+fn drain(stream: &mut Stream, cx: &mut Context<'_>, rest: &mut Vec<u8>) -> io::Result<()> {
+    let written = poll_write(stream, cx, rest)?;
+    if written == rest.len() {
+        rest.clear();
+        if rest.capacity() > KEEP {
+            *rest = Vec::new();
+        }
+    } else if written > 0 {
+        rest.drain(..written);
+    }
+    Ok(())
+}
+
+/// TLS may hold encrypted bytes back; for plain sockets this does nothing.
+fn flush(stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
+    match Pin::new(stream).poll_flush(cx) {
+        Poll::Ready(Err(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn poll_read(stream: &mut Stream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
+}
+
+impl Session {
+    /// Relays until something has to be done that cannot be done in passing.
+    pub(super) fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.me.client.waker.register(cx.waker());
+        match self.me.client.wish() {
+            Wish::Kill => return Poll::Ready(Step::Killed),
+            Wish::Drain if self.machine.is_at_rest() && self.from_client.is_empty() => {
+                return Poll::Ready(Step::Drained);
+            }
+            _ => {}
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut moved = false;
+                if !self.to_client.is_empty() {
+                    let before = self.to_client.len();
+                    if drain(&mut self.stream, cx, &mut self.to_client).is_err() {
+                        return Poll::Ready(Step::ClientGone);
+                    }
+                    moved |= self.to_client.len() < before;
+                }
+                if flush(&mut self.stream, cx).is_err() {
+                    return Poll::Ready(Step::ClientGone);
+                }
+                if self.lease.is_some() {
+                    match self.poll_server(cx, scratch) {
+                        Poll::Ready(Some(step)) => return Poll::Ready(step),
+                        Poll::Ready(None) => moved = true,
+                        Poll::Pending => {}
+                    }
+                }
+                match self.poll_client(cx, scratch) {
+                    Poll::Ready(Some(step)) => return Poll::Ready(step),
+                    Poll::Ready(None) => moved = true,
+                    Poll::Pending => {}
+                }
+                if !moved {
+                    return Poll::Pending;
+                }
+            }
+        })
+    }
+
+    /// One step from the server to the client.
+    fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Step>> {
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        let server = lease.server();
+        if !self.to_server.is_empty() {
+            if let Err(error) = drain(&mut server.stream, cx, &mut self.to_server) {
+                return Poll::Ready(Some(Step::ServerGone(error)));
+            }
+        }
+        if let Err(error) = flush(&mut server.stream, cx) {
+            return Poll::Ready(Some(Step::ServerGone(error)));
+        }
+        if !self.to_client.is_empty() {
+            return Poll::Pending;
+        }
+        let step = if server.unread.is_empty() {
+            match poll_read(&mut server.stream, cx, scratch) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Step::ServerGone(error))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(read)) => self.take_from_server(cx, &scratch[..read]),
+            }
+        } else {
+            // The beginning of a message waits for its end.
+            let mut input = std::mem::take(&mut server.unread);
+            match poll_read(&mut server.stream, cx, scratch) {
+                Poll::Pending => {
+                    server.unread = input;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Step::ServerGone(error))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(read)) => {
+                    input.extend_from_slice(&scratch[..read]);
+                    self.take_from_server(cx, &input)
+                }
+            }
+        };
+        Poll::Ready(step)
+    }
+
+    fn take_from_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Option<Step> {
+        let lease = self.lease.as_mut()?;
+        let server = lease.server();
+        let mut sink = Sink::new(input, &mut self.to_client);
+        let result = self.machine.server(input, &mut server.memory, &mut sink, self.max_inspect);
+        let (taken, step) = match result {
+            Ok(result) => result,
+            Err(error) => return Some(Step::ServerMalformed(error)),
+        };
+        let run = sink.finish();
+        if taken < input.len() {
+            server.unread.extend_from_slice(&input[taken..]);
+        }
+        // Others must know of DDL before this client does.
+        if self.machine.happened != machine::Happened::default() {
+            self.note_happened();
+        }
+        if send(&mut self.stream, cx, input, run, &mut self.to_client).is_err() {
+            return Some(Step::ClientGone);
+        }
+        if step == ServerStep::Rest {
+            self.me.client.transactions.fetch_add(1, Ordering::Relaxed);
+            return self.rest();
+        }
+        None
+    }
+
+    /// The transaction is over: gives the connection back if that needs no waiting.
+    fn rest(&mut self) -> Option<Step> {
+        let pins = self.machine.pins();
+        if !pins.is_empty() || self.may_unpin {
+            self.me.client.set_pins(pins);
+            if self.may_unpin {
+                return Some(Step::Rest);
+            }
+            return None;
+        }
+        if !self.to_server.is_empty() {
+            return None;
+        }
+        // Taking the server out of sight first: no cancel can be counted in after this.
+        self.me.client.set_server(None);
+        let lease = self.lease.as_mut()?;
+        if !lease.server().identity.gate.is_quiet() || !lease.server().unread.is_empty() {
+            return Some(Step::Rest);
+        }
+        self.me.client.set_activity(Activity::Idle);
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+        None
+    }
+
+    /// One step from the client to the server.
+    fn poll_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Step>> {
+        if !self.to_server.is_empty() || self.to_client.len() > READ_SIZE {
+            return Poll::Pending;
+        }
+        if self.stalled {
+            let input = std::mem::take(&mut self.from_client);
+            let before = input.len();
+            let step = self.take_from_client(cx, &input);
+            return match step {
+                None if self.from_client.len() == before => Poll::Pending,
+                step => Poll::Ready(step),
+            };
+        }
+        match poll_read(&mut self.stream, cx, scratch) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => Poll::Ready(Some(Step::ClientGone)),
+            Poll::Ready(Ok(read)) if self.from_client.is_empty() => {
+                Poll::Ready(self.take_from_client(cx, &scratch[..read]))
+            }
+            Poll::Ready(Ok(read)) => {
+                let mut input = std::mem::take(&mut self.from_client);
+                input.extend_from_slice(&scratch[..read]);
+                Poll::Ready(self.take_from_client(cx, &input))
+            }
+        }
+    }
+
+    /// Passes on what the client sent as far as it goes; the rest is kept in `from_client`.
+    fn take_from_client(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Option<Step> {
+        self.stalled = false;
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            let mut sink = Sink::new(rest, &mut self.to_server);
+            let suspects = self.database.facts.suspects();
+            let context = machine::Context {
+                suspects: &suspects,
+                registry: &self.database.registry,
+                ddl_generation: self.database.facts.ddl_generation(),
+                max_inspect: self.max_inspect,
+                max_prepared: self.max_prepared,
+                sequence_memory: self.sequence_memory,
+            };
+            let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
+            let (taken, step) = match self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context) {
+                Ok(result) => result,
+                Err(error) => return Some(Step::ClientMalformed(error)),
+            };
+            let run = sink.finish();
+            drop(suspects);
+            if self.machine.happened != machine::Happened::default() {
+                self.note_happened();
+            }
+            if let Some(lease) = &mut self.lease
+                && let Err(error) = send(&mut lease.server().stream, cx, rest, run, &mut self.to_server)
+            {
+                self.keep(&input[at + taken..]);
+                return Some(Step::ServerGone(error));
+            }
+            at += taken;
+            let outcome = match step {
+                ClientStep::More => None,
+                ClientStep::Full => {
+                    self.stalled = true;
+                    None
+                }
+                ClientStep::NeedServer => {
+                    if self.take_server_at_once() {
+                        continue;
+                    }
+                    self.stalled = true;
+                    Some(Step::NeedServer)
+                }
+                ClientStep::Before(before) => {
+                    self.stalled = true;
+                    Some(Step::Before(before))
+                }
+                ClientStep::Terminate => Some(Step::Terminate),
+            };
+            self.keep(&input[at..]);
+            // Replies of our own may be all there is to send.
+            if !self.to_client.is_empty()
+                && self.lease.is_none()
+                && drain(&mut self.stream, cx, &mut self.to_client).is_err()
+            {
+                return Some(Step::ClientGone);
+            }
+            // A message answered by us alone (Close) leaves the connection at rest without a word from the server.
+            if outcome.is_none() && self.lease.is_some() && self.machine.is_at_rest() && !self.stalled {
+                return self.rest();
+            }
+            return outcome;
+        }
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.from_client.extend_from_slice(rest);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use tokio::sync::{Notify, watch};
+
+use super::clients::Clients;
+use super::login::LoginContext;
+use super::prepared::Registry;
+use crate::catalog::Facts;
+use crate::pool::memory::Parameters;
+use crate::pool::{Pools, Startup};
+use crate::types::Topology;
+
+/// What can change while running.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub session_mode: bool,
+    pub max_clients: usize,
+    pub max_prepared: usize,
+    pub max_inspect: usize,
+    /// How long a statement waits for a primary.
+    pub hold: Duration,
+}
+
+pub struct Shared {
+    pub settings: ArcSwap<Settings>,
+    pub login: ArcSwap<LoginContext>,
+    pub pools: Pools,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// Asks the monitor to look at the nodes at once.
+    pub look_now: Arc<Notify>,
+    pub clients: Arc<Clients>,
+    databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
+    /// Called once for each database when its first client comes, to keep its facts fresh.
+    pub watch_database: Box<dyn Fn(Arc<str>, Arc<Facts>) + Send + Sync>,
+}
+
+/// How many different greetings are kept for one database; a client beyond that costs a look at a server connection.
+const GREETINGS: usize = 256;
+
+/// One database as sessions know it.
+pub struct Database {
+    pub name: Arc<str>,
+    pub registry: Registry,
+    pub facts: Arc<Facts>,
+    /// What servers reported at startup, by user and startup parameters: enough to greet the next client that says the same.
+    greetings: Mutex<HashMap<(Arc<str>, Arc<Startup>), Arc<Parameters>>>,
+}
+
+impl Shared {
+    pub fn new(
+        settings: Settings,
+        login: LoginContext,
+        pools: Pools,
+        topology: watch::Receiver<Arc<Topology>>,
+        look_now: Arc<Notify>,
+        watch_database: Box<dyn Fn(Arc<str>, Arc<Facts>) + Send + Sync>,
+    ) -> Self {
+        Shared {
+            settings: ArcSwap::from_pointee(settings),
+            login: ArcSwap::from_pointee(login),
+            pools,
+            topology,
+            look_now,
+            clients: Arc::default(),
+            databases: Mutex::default(),
+            watch_database,
+        }
+    }
+
+    /// Makes a database known to all sessions, and has its facts kept fresh from now on.
+    pub fn remember_database(&self, database: Arc<Database>) -> Arc<Database> {
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = databases.get(&database.name) {
+            return known.clone();
+        }
+        databases.insert(database.name.clone(), database.clone());
+        drop(databases);
+        (self.watch_database)(database.name.clone(), database.facts.clone());
+        database
+    }
+
+    pub fn known_database(&self, name: &str) -> Option<Arc<Database>> {
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub fn databases(&self) -> Vec<Arc<Database>> {
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// What servers report at startup may have changed: ask again.
+    pub fn forget_greetings(&self) {
+        for database in self.databases() {
+            database.greetings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+impl Database {
+    pub fn new(name: &str) -> Self {
+        Database {
+            name: name.into(),
+            registry: Registry::default(),
+            facts: Arc::new(Facts::default()),
+            greetings: Mutex::default(),
+        }
+    }
+
+    pub fn greeting(&self, user: &Arc<str>, startup: &Arc<Startup>) -> Option<(Arc<Startup>, Arc<Parameters>)> {
+        let greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
+        let ((_, startup), parameters) = greetings.get_key_value(&(user.clone(), startup.clone()))?;
+        Some((startup.clone(), parameters.clone()))
+    }
+
+    pub fn keep_greeting(&self, user: &Arc<str>, startup: &Arc<Startup>, parameters: &Arc<Parameters>) {
+        let mut greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
+        if greetings.len() >= GREETINGS {
+            greetings.clear();
+        }
+        greetings.insert((user.clone(), startup.clone()), parameters.clone());
+    }
+}
