@@ -1,55 +1,46 @@
-//! stub
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-#[derive(Debug)]
-pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Closed,
+//! Connections: plain or inside TLS, from clients and to nodes, and the reading of what is said before a relay begins.
+//!
+//! PostgreSQL's TLS begins with a question in plain text (SSLRequest), so the code that opens TLS has to know that bit of
+//! the protocol; whatever comes after it is `session/login.rs` on one side and `pool/connect.rs` on the other.
+
+pub mod dial;
+pub mod inbox;
+pub mod stream;
+pub mod tls;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+pub use self::dial::{DialError, dial, dial_tls};
+pub use self::inbox::{Inbox, ReadError};
+pub use self::stream::Stream;
+pub use self::tls::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls, TlsConfigError};
+
+/// ALPN name of PostgreSQL's protocol, registered with IANA; PostgreSQL 17 and later insist on it for direct TLS.
+pub const ALPN: &[u8] = b"postgresql";
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Local,
 }
-impl Stream {
-    pub fn rehome(self) -> io::Result<Stream> {
-        Ok(match self {
-            Stream::Tcp(s) => Stream::Tcp(TcpStream::from_std(s.into_std()?)?),
-            Stream::Unix(s) => Stream::Unix(UnixStream::from_std(s.into_std()?)?),
-            Stream::Closed => Stream::Closed,
-        })
-    }
-}
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(s) => Pin::new(s).poll_read(cx, b),
-            Stream::Unix(s) => Pin::new(s).poll_read(cx, b),
-            Stream::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+
+impl Peer {
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip().to_canonical()),
+            Peer::Local => None,
         }
     }
 }
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Tcp(s) => Pin::new(s).poll_write(cx, b),
-            Stream::Unix(s) => Pin::new(s).poll_write(cx, b),
-            Stream::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(s) => Pin::new(s).poll_flush(cx),
-            Stream::Unix(s) => Pin::new(s).poll_flush(cx),
-            Stream::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Stream::Unix(s) => Pin::new(s).poll_shutdown(cx),
-            Stream::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Local => f.write_str("[local]"),
         }
     }
 }
-#[derive(Debug)]
-pub struct NodeTls;

@@ -116,7 +116,8 @@ fn cat(parts: &[&[u8]]) -> Vec<u8> {
 fn show(mut bytes: &[u8]) -> String {
     let mut words = Vec::new();
     while let Ok(Some(head)) = frame::header(bytes) {
-        let body: String = bytes[5..head.total].iter().filter(|b| b.is_ascii_graphic() || **b == b' ').map(|b| *b as char).collect();
+        let body: String =
+            bytes[5..head.total].iter().filter(|b| b.is_ascii_graphic() || **b == b' ').map(|b| *b as char).collect();
         words.push(format!("{}({body})", head.tag as char));
         bytes = &bytes[head.total..];
     }
@@ -352,8 +353,21 @@ fn a_session_s_own_notifications_carry_the_process_id_it_was_told() {
 
 fn any_client_message() -> impl Strategy<Value = Vec<u8>> {
     let text = prop::sample::select(vec![
-        "SELECT 1", "SET a.b = 1", "BEGIN", "COMMIT", "ROLLBACK", "DISCARD ALL", "DEALLOCATE s", "SELECT 1; SELECT 2", "",
-        "SELECT pg_advisory_lock(1)", "PREPARE s AS SELECT 1", "EXECUTE s", "SAVEPOINT x", "ROLLBACK TO x", "DEALLOCATE ALL",
+        "SELECT 1",
+        "SET a.b = 1",
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "DISCARD ALL",
+        "DEALLOCATE s",
+        "SELECT 1; SELECT 2",
+        "",
+        "SELECT pg_advisory_lock(1)",
+        "PREPARE s AS SELECT 1",
+        "EXECUTE s",
+        "SAVEPOINT x",
+        "ROLLBACK TO x",
+        "DEALLOCATE ALL",
     ]);
     let name = prop::sample::select(vec!["", "s", "t"]);
     prop_oneof![
