@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 
 # The suites outside cargo run against the binary that cargo test has built already: with its dependencies optimised,
 # and without the minutes that link-time optimisation takes.
-export PGBATON_BINARY = $(CURDIR)/target/debug/pgbaton
+export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
 .PHONY: help demo test lint drivers conformance bench fuzz release
 
@@ -18,7 +18,7 @@ help: ## this list
 demo: ## a primary, two replicas and pgbaton on this machine, until Ctrl-C
 	@./setup.sh demo
 	@$(CARGO) build --quiet
-	@exec $(PGBATON_BINARY) demo $(ARGS)
+	@exec $(PGBATON_BIN) demo $(ARGS)
 
 test: ## everything that has to pass: lint, cargo test, drivers, conformance
 	@./setup.sh test
@@ -41,7 +41,7 @@ conformance: ## PostgreSQL's own regression suite, directly and through pgbaton
 
 bench: release ## direct, HAProxy, PgBouncer and pgbaton in one interleaved run
 	@./setup.sh bench
-	@if [ -x tests/bench/run ]; then PGBATON_BINARY=$(CURDIR)/target/release/pgbaton tests/bench/run; \
+	@if [ -x tests/bench/run ]; then PGBATON_BIN=$(CURDIR)/target/release/pgbaton tests/bench/run; \
 	else echo "tests/bench/run does not exist"; exit 1; fi
 
 fuzz: ## every fuzz target for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)

@@ -59,8 +59,10 @@ has_server_dev() {
 has_build_tools() { have cc && have make; }
 has_libpq() { have pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ]; }
 has_python() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
-has_psycopg() { have python3 && python3 -c 'import psycopg' 2>/dev/null; }
-has_asyncpg() { have python3 && python3 -c 'import asyncpg' 2>/dev/null; }
+# Debian's modules are for Debian's Python, which need not be the first one in PATH.
+python_imports() { python3 -c "import $1" 2>/dev/null || /usr/bin/python3 -c "import $1" 2>/dev/null; }
+has_psycopg() { python_imports psycopg; }
+has_asyncpg() { python_imports asyncpg; }
 has_java() { have javac; }
 has_pgjdbc() { [ -e /usr/share/java/postgresql.jar ]; }
 has_node() { have node; }
@@ -118,14 +120,23 @@ block_services() {
 }
 
 apt_is_fresh=no
+# Quiet when it works; the whole of what apt said when it does not.
 apt_install() {
+    local log
     if [ "$apt_is_fresh" = no ]; then
         block_services
         "${as_root[@]}" apt-get -qq update >&2 || say "apt-get update failed; trying with the lists there are"
         apt_is_fresh=yes
     fi
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 \
-        apt-get -qq -y --no-install-recommends -o Dpkg::Options::=--force-confold install "$@" >&2
+    log=$(mktemp)
+    if "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 \
+        apt-get -q -y --no-install-recommends -o Dpkg::Options::=--force-confold install "$@" >"$log" 2>&1; then
+        rm -f "$log"
+        return 0
+    fi
+    cat "$log" >&2
+    rm -f "$log"
+    return 1
 }
 
 missing=()

@@ -1,25 +1,153 @@
-//! stub
+//! What one database's own definitions can do to a session: which of its functions, views, tables, operators and types
+//! leave session state behind when a statement mentions them. The text of a statement does not show it, so the catalog
+//! is asked when DDL has passed, and from time to time because DDL can pass elsewhere.
+//!
+//! `Facts` is the shared handle that sessions read; `read_suspects` asks PostgreSQL; `graph` follows who reaches whom.
+
+mod functions;
+mod graph;
+mod read;
+
+pub use read::{CatalogError, read_suspects};
+
 use crate::sql::Suspects;
+use arc_swap::ArcSwap;
+use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::*;
-#[derive(Default)]
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long a statement waits for facts that DDL has made old. Far longer than a refresh takes; when the node does not
+/// answer the control connection, sessions go on with what was known rather than stand still.
+pub const FRESHNESS_WAIT: Duration = Duration::from_secs(5);
+/// How long one refresh may take, connecting included.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the connection of a refresh is kept for the next: DDL comes in series, and between them no node should carry
+/// a connection for every database.
+const CONNECTION_LINGER: Duration = Duration::from_secs(3);
+/// Waits between refreshes that failed, growing from the first to the last.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// The facts of one database, shared by its sessions. Reading costs one atomic load.
 pub struct Facts {
-    s: arc_swap::ArcSwap<Suspects>,
-    g: AtomicU64,
+    suspects: ArcSwap<Suspects>,
+    ddl_generation: AtomicU64,
+    /// Counts the reasons to refresh.
+    marked: AtomicU64,
+    /// What `marked` was before the last refresh that succeeded began: everything up to there is in `suspects`. Two
+    /// counters rather than a flag, so that a mark that comes during a refresh is not wiped out at its end.
+    covered: watch::Sender<u64>,
+    wake: Notify,
 }
+
+impl Default for Facts {
+    /// Not yet read, hence dirty.
+    fn default() -> Self {
+        Facts {
+            suspects: ArcSwap::default(),
+            ddl_generation: AtomicU64::new(0),
+            marked: AtomicU64::new(1),
+            covered: watch::Sender::new(0),
+            wake: Notify::new(),
+        }
+    }
+}
+
 impl Facts {
+    /// The names as of the last refresh. The pointer changes only when they do, so that what was judged by the same
+    /// pointer need not be judged again.
     pub fn suspects(&self) -> arc_swap::Guard<Arc<Suspects>> {
-        self.s.load()
+        self.suspects.load()
     }
+
+    /// Grows with every DDL that passed through here: results prepared under an older one may have another shape.
     pub fn ddl_generation(&self) -> u64 {
-        self.g.load(Ordering::Relaxed)
+        self.ddl_generation.load(Ordering::Acquire)
     }
-    pub fn is_dirty(&self) -> bool {
-        false
-    }
-    pub async fn refreshed(&self) {}
-    pub fn mark_dirty(&self) {}
+
     pub fn bump_ddl(&self) {
-        self.g.fetch_add(1, Ordering::Relaxed);
+        self.ddl_generation.fetch_add(1, Ordering::AcqRel);
     }
+
+    /// Something has been committed that may have changed the facts.
+    pub fn mark_dirty(&self) {
+        self.marked.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        *self.covered.borrow() < self.marked.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything marked before this call is covered, at most `FRESHNESS_WAIT`. Answers whether it is.
+    pub async fn refreshed(&self) -> bool {
+        let marked = self.marked.load(Ordering::Acquire);
+        let mut covered = self.covered.subscribe();
+        matches!(tokio::time::timeout(FRESHNESS_WAIT, covered.wait_for(|covered| *covered >= marked)).await, Ok(Ok(_)))
+    }
+
+    /// Refreshes at once, then whenever marked and every `interval`. Several marks that come during a refresh are served
+    /// by the next one. The connection is kept as long as marks follow each other closely. Runs until it is dropped.
+    pub async fn keep_fresh<F, E>(self: Arc<Self>, connect: impl Fn() -> F, interval: Duration)
+    where
+        F: Future<Output = Result<tokio_postgres::Client, E>>,
+        E: Display,
+    {
+        let mut retry = RETRY[0];
+        let mut kept = None;
+        loop {
+            let marked = self.marked.load(Ordering::Acquire);
+            let refresh = tokio::time::timeout(REFRESH_TIMEOUT, async {
+                let client = match kept.take() {
+                    Some(client) => client,
+                    None => connect().await.map_err(|error| error.to_string())?,
+                };
+                let suspects = read_suspects(&client).await.map_err(|error| with_causes(&error))?;
+                Ok::<_, String>((client, suspects))
+            });
+            match refresh.await.unwrap_or_else(|_| Err(format!("no answer within {REFRESH_TIMEOUT:?}"))) {
+                Ok((client, suspects)) => {
+                    kept = Some(client);
+                    self.store(suspects);
+                    self.covered.send_replace(marked);
+                    retry = RETRY[0];
+                }
+                Err(error) => {
+                    tracing::warn!(%error, retry_in = ?retry, "the catalog could not be read; keeping what was known");
+                    // A mark must not cut the wait short: the next try would fail the same way.
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY[1]);
+                    continue;
+                }
+            }
+            // A mark since the refresh began has left its permit in `wake`.
+            let linger = CONNECTION_LINGER.min(interval);
+            if tokio::time::timeout(linger, self.wake.notified()).await.is_err() {
+                kept = None;
+                let _ = tokio::time::timeout(interval - linger, self.wake.notified()).await;
+            }
+            kept = kept.filter(|client| !client.is_closed());
+        }
+    }
+
+    fn store(&self, suspects: Suspects) {
+        let known = self.suspects.load();
+        let same =
+            known.names == suspects.names && known.operators == suspects.operators && known.any_ddl == suspects.any_ddl;
+        if !same {
+            self.suspects.store(Arc::new(suspects));
+        }
+    }
+}
+
+/// tokio-postgres says "db error" and keeps what the server said as the cause.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

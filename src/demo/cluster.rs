@@ -157,6 +157,12 @@ impl Cluster {
         primary.start_on_a_free_port()?;
         primary.sql_in("postgres", &self.first_statements())?;
         primary.sql_in("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
+        for replica in replicas {
+            // Not pg_basebackup's own --create-slot: that comes after the backup has begun, and the checkpoint of another
+            // one that begins in between may remove WAL this one needs.
+            let reserve_now = true;
+            primary.sql(&format!("SELECT pg_create_physical_replication_slot('{}', {reserve_now})", replica.id))?;
+        }
         std::thread::scope(|scope| {
             let clones: Vec<_> =
                 replicas.iter().map(|replica| scope.spawn(|| self.clone_primary(primary, replica))).collect();
@@ -215,7 +221,9 @@ impl Cluster {
             ("log_line_prefix", "%m [%p] %q%u@%d %a "),
         ];
         if !options.durable {
-            settings.extend([("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")]);
+            // Nothing else: with synchronous_commit off an acknowledged commit may not be in the WAL yet, and without
+            // full_page_writes there is no rewind.
+            settings.push(("fsync", "off"));
         }
         let settings = settings.into_iter().map(|(name, value)| (name.to_string(), value.to_string()));
         settings.chain(options.settings.iter().cloned()).collect()
@@ -244,7 +252,7 @@ impl Cluster {
             self.replication_password,
             replica.id
         ));
-        command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-C", "-S", &replica.id]);
+        command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-S", &replica.id]);
         self.runner.run(
             command,
             "pg_basebackup",

@@ -212,6 +212,8 @@ pub struct Memory {
     pub unnamed: u64,
     /// The session that used this connection last; 0 for none.
     pub last_session: u64,
+    /// The server process has a schema for temporary objects. It stays, empty, even after DISCARD ALL.
+    pub has_temp_schema: bool,
     /// Statements carry the client's own names (the session asked to look at them).
     pub native: bool,
 }

@@ -400,6 +400,16 @@ impl Lease {
         &self.pool
     }
 
+    /// Closes the connection and opens another in its place.
+    pub async fn replace(mut self, want: &Want<'_>) -> Result<Lease, AcquireError> {
+        if let Some(server) = self.place().server.take() {
+            server.close();
+        }
+        let server = self.pool.open(want).await?;
+        self.place().server = Some(Box::new(server));
+        Ok(self)
+    }
+
     /// Gives the connection back: it must be at rest, with nothing of the session's left on it that another must not meet.
     pub fn release(mut self) {
         if let Some(object) = self.object.take() {

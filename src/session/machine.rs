@@ -68,6 +68,8 @@ pub enum Before {
     EmptyDatabases(Vec<Box<str>>),
     /// Give the client's statements their own names on this server.
     GoNative,
+    /// Take a new server connection: this one's process shows traces that cannot be undone.
+    FreshServer,
     /// DISCARD SEQUENCES: what the connection remembers is another session's.
     ForgetSequences,
 }

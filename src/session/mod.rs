@@ -446,6 +446,24 @@ impl Session {
             }
             return true;
         }
+        if before == Before::FreshServer {
+            self.me.client.set_server(None);
+            let Some(lease) = self.lease.take() else { return true };
+            let fresh = lease.replace(&self.want()).await;
+            return match fresh {
+                Ok(mut lease) => {
+                    let steps = self.machine.steps_to_attach(&lease.server().memory);
+                    lease.server().memory.image = self.machine.image().clone();
+                    if !steps.is_empty() && lease.server().run(&steps, OWN_STATEMENT).await.is_err() {
+                        return self.refuse(&Problem::new("08006", "could not restore the session on a new connection"));
+                    }
+                    self.attach(&mut lease);
+                    self.lease = Some(lease);
+                    true
+                }
+                Err(error) => self.refuse(&Refusal::from(error).problem()),
+            };
+        }
         let Some(lease) = &mut self.lease else { return true };
         if self.machine.status() == machine::Tx::Failed {
             // Nothing can be run in a failed transaction; the statement itself will be refused too.

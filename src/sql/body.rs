@@ -62,6 +62,7 @@ fn plpgsql(body: &str, suspects: &Suspects) -> Pins {
     let mut tokens_in_piece = 0usize;
     let mut is_assignment = false;
     let mut previous = Word::Other;
+    let mut closes_label = false;
     let mut judge = |piece: &str, declares: bool, is_assignment: bool| {
         let reading = if declares || is_assignment { Reading::PlpgsqlExpression } else { Reading::PlpgsqlStatement };
         pins = pins.union(union(reading, piece, suspects));
@@ -93,7 +94,8 @@ fn plpgsql(body: &str, suspects: &Suspects) -> Pins {
         if cuts {
             judge(&body[piece..token.start], declares, is_assignment);
             match word {
-                Word::Declare => declares = true,
+                // Only where a block can begin: elsewhere it is somebody's name, and must not hide what follows.
+                Word::Declare => declares |= tokens_in_piece == 0 || closes_label,
                 Word::Begin => declares = false,
                 _ => {}
             }
@@ -103,6 +105,7 @@ fn plpgsql(body: &str, suspects: &Suspects) -> Pins {
         } else {
             tokens_in_piece += 1;
         }
+        closes_label = token.is_operator(text, b">>");
         previous = word;
     }
     judge(&body[piece..], declares, is_assignment);

@@ -55,9 +55,7 @@ words! {
     Comment "comment";
     Commit "commit";
     Constraints "constraints";
-    Conversion "conversion";
     Create "create";
-    Current "current";
     Cursor "cursor";
     Data "data";
     Database "database";
@@ -95,7 +93,6 @@ words! {
     Mapping "mapping";
     Merge "merge";
     Names "names";
-    None "none";
     Null "null";
     On "on";
     Option "option";
@@ -117,7 +114,6 @@ words! {
     Rollback "rollback";
     Savepoint "savepoint";
     Schema "schema";
-    Search "search";
     Security "security";
     Select "select";
     Sequence "sequence";
@@ -140,7 +136,6 @@ words! {
     To "to";
     Transaction "transaction";
     True "true";
-    Uescape "uescape";
     Unique "unique";
     Unlisten "unlisten";
     Update "update";

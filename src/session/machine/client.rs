@@ -144,7 +144,7 @@ impl Machine {
                     false => self.portals.iter().find(|(name, _)| &**name == portal).map(|(_, effect)| effect.clone()),
                 };
                 if let Some(statement) = &effect {
-                    self.dispatch(statement);
+                    self.dispatch(statement, memory);
                     if let Kind::Execute(name) | Kind::Deallocate(name) = &statement.kind {
                         self.give_real_name(
                             name.as_bytes(),
@@ -218,11 +218,11 @@ impl Machine {
                 self.pins.insert(Pin::Sequence);
             }
             if !analysis.statements.iter().all(is_plain) {
-                if let Some(before) = self.before(&analysis.statements) {
+                if let Some(before) = self.before(&analysis.statements, memory) {
                     return Ok(Taken::Wait(before));
                 }
                 for statement in &analysis.statements {
-                    self.dispatch(statement);
+                    self.dispatch(statement, memory);
                     if let Kind::Execute(name) | Kind::Deallocate(name) = &statement.kind {
                         let executes = matches!(statement.kind, Kind::Execute(_));
                         if self.give_real_name(name.as_bytes(), executes, memory, to_server) {
@@ -274,7 +274,7 @@ impl Machine {
         if name.is_empty() || self.native {
             let effect = self.effect_of(text, context);
             if let Some(statement) = &effect
-                && let Some(before) = self.before(std::slice::from_ref(&**statement))
+                && let Some(before) = self.before(std::slice::from_ref(&**statement), memory)
             {
                 return Ok(Taken::Wait(before));
             }
@@ -318,7 +318,7 @@ impl Machine {
             context.registry.unshared(tail, self.effect_of(text, context))
         };
         if let Some(statement) = &prepared.effect
-            && let Some(before) = self.before(std::slice::from_ref(&**statement))
+            && let Some(before) = self.before(std::slice::from_ref(&**statement), memory)
         {
             return Ok(Taken::Wait(before));
         }
@@ -360,7 +360,7 @@ impl Machine {
         };
         let mut resolved = None;
         if let Some(statement) = effect {
-            if let Some(before) = self.before(std::slice::from_ref(&*statement)) {
+            if let Some(before) = self.before(std::slice::from_ref(&*statement), memory) {
                 return Ok(Taken::Wait(before));
             }
             if matches!(statement.kind, Kind::SetConfig { .. }) {
@@ -523,7 +523,7 @@ impl Machine {
     }
 
     /// Whether something must be done before these statements are sent; asked again afterwards, it says no.
-    fn before(&mut self, statements: &[Statement]) -> Option<Before> {
+    fn before(&mut self, statements: &[Statement], memory: &Memory) -> Option<Before> {
         if self.done_before || !self.is_quiet() {
             return None;
         }
@@ -531,7 +531,18 @@ impl Machine {
             if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind {
                 return Some(Before::EmptyDatabases(databases.clone()));
             }
-            let new = |pin: Pin| statement.pins.contains(pin) && !self.pins.contains(pin);
+            let pins = statement.pins.union(statement.pins_at_commit);
+            let new = |pin: Pin| pins.contains(pin) && !self.pins.contains(pin);
+            // With `pg_temp` in its search_path a transaction counts as having used temporary objects just when it made
+            // the schema for them, so it must not find one of somebody else's making.
+            if new(Pin::Temporary)
+                && memory.has_temp_schema
+                && self.status == Tx::Idle
+                && self.pins.is_empty()
+                && matches!(&statement.kind, Kind::Set { name, .. } if &**name == "search_path")
+            {
+                return Some(Before::FreshServer);
+            }
             if new(Pin::Introspection) && !self.native {
                 return Some(Before::GoNative);
             }
@@ -546,7 +557,9 @@ impl Machine {
     }
 
     /// The statement is about to be sent: what it leaves behind even if it fails counts from now.
-    fn dispatch(&mut self, statement: &Statement) {
+    fn dispatch(&mut self, statement: &Statement, memory: &mut Memory) {
+        let pins = statement.pins.union(statement.pins_at_commit);
+        memory.has_temp_schema |= pins.contains(Pin::Temporary) || pins.contains(Pin::Opaque);
         self.pins = self.pins.union(statement.pins);
         if statement.pins.contains(Pin::Sequence) {
             self.happened.sequence_memory = true;

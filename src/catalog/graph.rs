@@ -1,0 +1,151 @@
+//! Who reaches whom among a database's objects, and what that makes of the names: pins flow from a function to
+//! everything that uses it, however indirectly.
+
+use crate::sql::{Pins, Suspects};
+use hashbrown::{HashMap, HashSet};
+
+/// The kinds of object pins flow through.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Sort {
+    Function,
+    Relation,
+    Type,
+    Operator,
+    OperatorClass,
+    /// Not an object: whatever can be reached without any name, by a cast between two of PostgreSQL's own types.
+    Anything,
+}
+
+impl Sort {
+    pub fn of(letter: &str) -> Option<Sort> {
+        Some(match letter {
+            "f" => Sort::Function,
+            "r" => Sort::Relation,
+            "t" => Sort::Type,
+            "o" => Sort::Operator,
+            "c" => Sort::OperatorClass,
+            "x" => Sort::Anything,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) type Object = (Sort, u32);
+
+/// With a suspect under `Anything`, every statement that can compute something is suspect.
+const VERBS: &[&str] =
+    &["select", "insert", "update", "delete", "merge", "values", "table", "with", "execute", "copy", "refresh"];
+
+#[derive(Default)]
+pub(super) struct Graph {
+    pins: HashMap<Object, Pins>,
+    /// From an object to those that use it.
+    users: HashMap<Object, Vec<Object>>,
+    names: Vec<(Object, String)>,
+}
+
+impl Graph {
+    pub fn add_pins(&mut self, object: Object, pins: Pins) {
+        if !pins.is_empty() {
+            let known = self.pins.entry(object).or_default();
+            *known = known.union(pins);
+        }
+    }
+
+    pub fn add_use(&mut self, user: Object, used: Object) {
+        if user != used {
+            self.users.entry(used).or_default().push(user);
+        }
+    }
+
+    pub fn add_name(&mut self, object: Object, name: String) {
+        self.names.push((object, name));
+    }
+
+    pub fn has_pins(&self) -> bool {
+        !self.pins.is_empty()
+    }
+
+    /// Adds what bodies mention by name; schemas are not resolved, so a name stands for all objects that have it.
+    pub fn add_mentions<'a>(&mut self, bodies: impl Iterator<Item = (u32, &'a str)>) {
+        let mut objects: HashMap<String, Vec<Object>> = HashMap::new();
+        for (object, name) in &self.names {
+            objects.entry_ref(name.as_str()).or_default().push(*object);
+        }
+        let mut uses = HashSet::new();
+        for (oid, body) in bodies {
+            crate::sql::body::each_name(body, |name| {
+                for object in objects.get(name).into_iter().flatten() {
+                    uses.insert(((Sort::Function, oid), *object));
+                }
+            });
+        }
+        for (user, used) in uses {
+            self.add_use(user, used);
+        }
+    }
+
+    /// Lets the pins flow until nothing changes. Each object is visited again only when it has gained a pin.
+    pub fn spread(&mut self) {
+        let mut changed: Vec<Object> = self.pins.keys().copied().collect();
+        while let Some(object) = changed.pop() {
+            let pins = self.pins[&object];
+            for user in self.users.get(&object).into_iter().flatten() {
+                let known = self.pins.entry(*user).or_default();
+                let union = known.union(pins);
+                if union != *known {
+                    *known = union;
+                    changed.push(*user);
+                }
+            }
+        }
+    }
+
+    pub fn pins_of(&self, object: Object) -> Pins {
+        self.pins.get(&object).copied().unwrap_or_default()
+    }
+
+    pub fn into_suspects(self, any_ddl: Pins) -> Suspects {
+        let mut suspects = Suspects { any_ddl, ..Suspects::default() };
+        for (object, name) in &self.names {
+            let pins = self.pins_of(*object);
+            match object.0 {
+                _ if pins.is_empty() => {}
+                Sort::Operator => suspects.add_operator(name, pins),
+                _ => suspects.add_name(name, pins),
+            }
+        }
+        let anything = self.pins_of((Sort::Anything, 0));
+        if !anything.is_empty() {
+            for verb in VERBS {
+                suspects.add_name(verb, anything);
+            }
+        }
+        suspects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Pin;
+
+    #[test]
+    fn pins_flow_through_cycles_and_by_name() {
+        let mut graph = Graph::default();
+        let (a, b, view, table) = ((Sort::Function, 1), (Sort::Function, 2), (Sort::Relation, 3), (Sort::Relation, 4));
+        for (object, name) in [(a, "a"), (b, "b"), (view, "v"), (table, "t")] {
+            graph.add_name(object, name.into());
+        }
+        graph.add_pins(a, Pins::of(Pin::Process));
+        graph.add_pins(table, Pins::of(Pin::Temporary));
+        graph.add_use(view, b);
+        // b calls a, and reads the view that calls b.
+        graph.add_mentions([(2, "select A() from v")].into_iter());
+        graph.spread();
+        let suspects = graph.into_suspects(Pins::EMPTY);
+        let mut names: Vec<_> = suspects.names.iter().map(|(name, pins)| format!("{name} {pins:?}")).collect();
+        names.sort();
+        assert_eq!(names, ["a {Process}", "b {Process}", "t {Temporary}", "v {Process}"]);
+    }
+}
