@@ -11,31 +11,17 @@ use tokio::sync::{Notify, watch};
 use crate::node::{Control, NodeStatus};
 use crate::types::{NodeAddress, NodeView, Role, Topology};
 
-/// How the nodes are looked at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Probing {
-    pub interval: Duration,
-    /// How long one node may take to answer.
-    pub timeout: Duration,
-}
-
 /// What one look at one node gave: its status, or why there is none.
 pub type Observation = Result<NodeStatus, String>;
 
 /// Runs for ever: one look each interval, and at once when `look_now` is notified.
-pub async fn run(
-    control: Arc<Control>,
-    probing: Probing,
-    topology: watch::Sender<Arc<Topology>>,
-    look_now: Arc<Notify>,
-) {
+pub async fn run(control: Control, interval: Duration, topology: watch::Sender<Arc<Topology>>, look_now: Arc<Notify>) {
     let addresses: Vec<NodeAddress> = control.addresses().cloned().collect();
     loop {
         let looks = addresses.iter().map(|address| {
             let control = &control;
-            let timeout = probing.timeout;
             async move {
-                let seen = control.status(&address.id, timeout).await;
+                let seen = control.status(&address.id).await;
                 (address.clone(), seen.map_err(|error| error.to_string()))
             }
         });
@@ -47,7 +33,7 @@ pub async fn run(
             topology.send_replace(Arc::new(after));
         }
         tokio::select! {
-            () = tokio::time::sleep(probing.interval) => {}
+            () = tokio::time::sleep(interval) => {}
             () = look_now.notified() => {}
         }
     }
@@ -99,7 +85,10 @@ pub fn decide(before: &Topology, observations: &[(NodeAddress, Observation)]) ->
         // The one we know does not answer: another must be ahead of it to take its place, or it may be a stray.
         ([one], Some(silent)) if nodes[*one].timeline <= nodes[silent].timeline => (
             Some(silent),
-            format!("{} says it is a primary too, but is not ahead of {}", nodes[*one].address.id, nodes[silent].address.id),
+            format!(
+                "{} says it is a primary too, but is not ahead of {}",
+                nodes[*one].address.id, nodes[silent].address.id
+            ),
         ),
         ([one], _) => (Some(*one), String::new()),
         (several, _) => match several.iter().find(|at| was(&nodes[**at])) {
@@ -134,7 +123,9 @@ fn report(before: &Topology, after: &Topology) {
         }
         match node.role {
             Role::Unknown => tracing::warn!(node = %node.address.id, reason = node.reason, "node does not answer"),
-            role => tracing::info!(node = %node.address.id, role = role.as_str(), timeline = node.timeline.0, "node seen"),
+            role => {
+                tracing::info!(node = %node.address.id, role = role.as_str(), timeline = node.timeline.0, "node seen")
+            }
         }
     }
     if before.version != after.version {
@@ -157,6 +148,7 @@ mod tests {
             is_in_recovery: !is_primary,
             timeline: Timeline(timeline),
             lsn: Lsn(1),
+            replayed: Lsn(1),
             system_identifier: 1,
         };
         (address(id), Ok(status))

@@ -1,7 +1,6 @@
 //! Where clients arrive: listening sockets, and handing each new connection to the worker that has the fewest.
 //!
-//! Connections are accepted as plain sockets and registered only with the runtime of the worker that gets them, so that
-//! none is registered twice.
+//! An accepted connection is handed over as a plain socket, for the runtime of its worker to register.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -9,8 +8,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
-
-use tokio::io::unix::AsyncFd;
 
 use super::StartError;
 use crate::config::Listen;
@@ -46,21 +43,6 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(..) => None,
-        }
-    }
-
-    fn accept(&self) -> io::Result<Arrival> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok(Arrival::Tcp(stream, peer))
-            }
-            Listener::Unix(listener, _) => {
-                let (stream, _) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok(Arrival::Unix(stream))
-            }
         }
     }
 }
@@ -110,22 +92,35 @@ fn open_unix(path: PathBuf) -> io::Result<Listener> {
 
 /// Accepts for as long as it is polled.
 pub async fn accept_all(listener: Listener, hand_over: impl Fn(Arrival)) -> io::Result<()> {
-    let descriptor = match &listener {
-        Listener::Tcp(socket) => AsyncFd::new(std::os::fd::AsFd::as_fd(socket))?,
-        Listener::Unix(socket, _) => AsyncFd::new(std::os::fd::AsFd::as_fd(socket))?,
-    };
-    loop {
-        let mut ready = descriptor.readable().await?;
-        match ready.try_io(|_| listener.accept()) {
-            Ok(Ok(arrival)) => hand_over(arrival),
-            Ok(Err(error)) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                tracing::error!(%error, "cannot accept a connection; raise the limit on open files (ulimit -n)");
-                tokio::time::sleep(OUT_OF_FILES).await;
+    match &listener {
+        Listener::Tcp(socket) => {
+            let acceptor = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+            loop {
+                let accepted = acceptor.accept().await;
+                let accepted = accepted.and_then(|(stream, peer)| Ok(Arrival::Tcp(stream.into_std()?, peer)));
+                take(accepted, &hand_over).await;
             }
-            // The client gave up before it was accepted.
-            Ok(Err(error)) => tracing::debug!(%error, "a connection was gone before it was accepted"),
-            Err(_would_block) => {}
         }
+        Listener::Unix(socket, _) => {
+            let acceptor = tokio::net::UnixListener::from_std(socket.try_clone()?)?;
+            loop {
+                let accepted = acceptor.accept().await;
+                let accepted = accepted.and_then(|(stream, _)| Ok(Arrival::Unix(stream.into_std()?)));
+                take(accepted, &hand_over).await;
+            }
+        }
+    }
+}
+
+async fn take(accepted: io::Result<Arrival>, hand_over: &impl Fn(Arrival)) {
+    match accepted {
+        Ok(arrival) => hand_over(arrival),
+        Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+            tracing::error!(%error, "cannot accept a connection; raise the limit on open files (ulimit -n)");
+            tokio::time::sleep(OUT_OF_FILES).await;
+        }
+        // The client gave up before it was accepted.
+        Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
     }
 }
 

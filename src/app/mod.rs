@@ -13,18 +13,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::console::{self, Console, Right};
+use crate::auth::MockSecret;
 use crate::catalog::Facts;
 use crate::config::Config;
 use crate::monitor;
-use crate::net::Stream;
+use crate::net::{Peer, Stream};
 use crate::node::Control;
 use crate::pool::Pools;
 use crate::session::clients::Wish;
-use crate::session::login::{self, Peer};
+use crate::session::login;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::telemetry::LevelHandle;
@@ -60,7 +62,7 @@ pub struct Running {
     config: Mutex<Config>,
     config_path: Option<PathBuf>,
     level: Option<LevelHandle>,
-    control: Arc<Control>,
+    control: Control,
     /// Closing it ends every thread's runtime.
     stop: watch::Sender<bool>,
     /// Ends accepting.
@@ -95,10 +97,15 @@ fn start_with(
     let (stop, stopped) = watch::channel(false);
     let (refuse, refused) = watch::channel(false);
     let node_tls = settings::node_tls(&config)?;
-    let control = settings::control(&config, node_tls.clone())?;
     let look_now = Arc::new(Notify::new());
     let (topology, topology_seen) = watch::channel(Arc::new(Topology::default()));
-    let login = settings::login(&config, control.clone())?;
+    let control_runtime = runtime()?;
+    let control = {
+        // Its connections live in the control plane's runtime, whoever asks.
+        let _inside = control_runtime.enter();
+        Control::new(settings::control(&config, node_tls.clone())?, topology_seen.clone())
+    };
+    let login = settings::login(&config, control.clone(), MockSecret::generate())?;
     let pools = Pools::new(settings::limits(&config), node_tls, workers);
     let (databases, mut new_databases) = mpsc::unbounded_channel::<(Arc<str>, Arc<Facts>)>();
     let shared = Arc::new(Shared::new(
@@ -114,11 +121,11 @@ fn start_with(
     ));
 
     let mut threads = Vec::new();
-    let probing = settings::probing(&config);
+    let interval = config.failover.probe_interval;
     {
         let (control, shared, stopped) = (control.clone(), shared.clone(), stopped.clone());
         let body = async move {
-            tokio::spawn(monitor::run(control.clone(), probing, topology, look_now));
+            tokio::spawn(monitor::run(control.clone(), interval, topology, look_now));
             tokio::spawn(follow_primary(shared.clone()));
             tokio::spawn(report_rights(control.clone(), shared.clone()));
             tokio::spawn(async move {
@@ -136,7 +143,7 @@ fn start_with(
                 shared.pools.reap();
             }
         };
-        threads.push(thread("control".into(), stopped, body)?);
+        threads.push(thread("control".into(), control_runtime, stopped, body)?);
     }
     let running = Arc::new(Running {
         addresses,
@@ -168,10 +175,23 @@ fn start_with(
     let hands: Arc<[Worker]> = hands.into();
     let mut listeners: Vec<Option<Listener>> = listeners.into_iter().map(Some).collect();
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        let mine: Vec<Listener> =
-            listeners.iter_mut().enumerate().filter(|(at, _)| at % workers == index).filter_map(|(_, l)| l.take()).collect();
-        let body = work(index, inbox, mine, hands.clone(), refused.clone(), shared.clone(), console.clone(), running.control.clone());
-        threads.push(thread(format!("worker-{index}"), stopped.clone(), body)?);
+        let mine: Vec<Listener> = listeners
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| at % workers == index)
+            .filter_map(|(_, l)| l.take())
+            .collect();
+        let body = work(
+            index,
+            inbox,
+            mine,
+            hands.clone(),
+            refused.clone(),
+            shared.clone(),
+            console.clone(),
+            running.control.clone(),
+        );
+        threads.push(thread(format!("worker-{index}"), runtime()?, stopped.clone(), body)?);
     }
     *running.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     for address in &running.addresses {
@@ -180,16 +200,20 @@ fn start_with(
     Ok(running)
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System { what: "a runtime", source })
+}
+
 /// A thread with a runtime of its own that runs `body` until everything stops.
 fn thread(
     name: String,
+    runtime: tokio::runtime::Runtime,
     mut stopped: watch::Receiver<bool>,
     body: impl Future<Output = ()> + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::System { what: "a runtime", source })?;
     std::thread::Builder::new()
         .name(name)
         .spawn(move || {
@@ -213,7 +237,7 @@ async fn work(
     refused: watch::Receiver<bool>,
     shared: Arc<Shared>,
     console: Arc<Console>,
-    control: Arc<Control>,
+    control: Control,
 ) {
     for listener in listeners {
         let workers = workers.clone();
@@ -243,14 +267,14 @@ async fn work(
         tokio::spawn(async move {
             let _gone = Leaves(clients);
             let (stream, peer) = match arrival {
-                Arrival::Tcp(socket, address) => match Stream::from_std_tcp(socket) {
-                    Ok(stream) => (stream, Peer::Tcp(address)),
-                    Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
-                },
-                Arrival::Unix(socket) => match Stream::from_std_unix(socket) {
-                    Ok(stream) => (stream, Peer::Unix),
-                    Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
-                },
+                Arrival::Tcp(socket, address) => {
+                    (TcpStream::from_std(socket).and_then(Stream::tcp), Peer::Tcp(address))
+                }
+                Arrival::Unix(socket) => (UnixStream::from_std(socket).map(Stream::unix), Peer::Local),
+            };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
             };
             if let Arrived::Console(client) = session::serve(stream, peer, shared, index).await {
                 Box::pin(serve_console(*client, &console, &control, index)).await;
@@ -300,7 +324,7 @@ async fn follow_primary(shared: Arc<Shared>) {
 }
 
 /// Says what the control user cannot do, once there is a primary to ask.
-async fn report_rights(control: Arc<Control>, shared: Arc<Shared>) {
+async fn report_rights(control: Control, shared: Arc<Shared>) {
     let mut topology = shared.topology.clone();
     if topology.wait_for(|topology| topology.primary().is_some()).await.is_err() {
         return;
@@ -349,7 +373,7 @@ impl Running {
         let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = current.changes(&new);
         // Everything that can fail comes before anything is changed.
-        let login = settings::login(&new, self.control.clone())?;
+        let login = settings::login(&new, self.control.clone(), self.shared.login.load().mock.clone())?;
         if let Some(level) = &self.level {
             level.set(&new.log.level).map_err(|reason| StartError::Setting { key: "log.level", reason })?;
         }
@@ -424,10 +448,7 @@ impl Drop for Running {
 pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -> Result<(), StartError> {
     let limit = config.proxy.drain_timeout;
     let running = start_with(config, Some(config_path), level)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::System { what: "a runtime", source })?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let failed = |source| StartError::System { what: "signal handling", source };
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -443,7 +464,10 @@ pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -
                 _ = interrupt.recv() => break,
             }
         }
-        tracing::info!("stopping: no new clients; open transactions may end for {} s", running.current_drain(limit).as_secs());
+        tracing::info!(
+            "stopping: no new clients; open transactions may end for {} s",
+            running.current_drain(limit).as_secs()
+        );
         let again = async {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -452,7 +476,7 @@ pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -
             tracing::info!("stopping at once");
         };
         running.drain(running.current_drain(limit), again).await;
-        Ok(())
+        Ok::<(), StartError>(())
     })?;
     running.end();
     Ok(())

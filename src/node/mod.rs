@@ -54,6 +54,12 @@ SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
        current_user::text";
 
+const CONSOLE: &str = "
+SELECT pg_has_role(oid, 'pg_monitor', 'MEMBER'),
+       rolsuper OR EXISTS (SELECT FROM pg_roles AS admin
+                           WHERE admin.rolname = 'pgbaton_admin' AND pg_has_role(role.oid, admin.oid, 'MEMBER'))
+FROM pg_roles AS role WHERE rolname = $1";
+
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("node {node}: {reason}")]
@@ -126,8 +132,7 @@ impl Control {
     /// Must be called in the runtime that shall carry the connections; it has to live as long as this.
     pub fn new(config: ControlConfig, topology: watch::Receiver<Arc<Topology>>) -> Control {
         let keeper = |(address, password): &(Arc<NodeAddress>, Option<Secret>)| {
-            let keeper =
-                Keeper { address: address.clone(), password: password.clone(), client: Mutex::new(None) };
+            let keeper = Keeper { address: address.clone(), password: password.clone(), client: Mutex::new(None) };
             (address.id.clone(), keeper)
         };
         let nodes = config.nodes.iter().map(keeper).collect();
@@ -160,6 +165,22 @@ impl Control {
         })
     }
 
+    pub fn addresses(&self) -> impl Iterator<Item = &NodeAddress> {
+        self.inner.config.nodes.iter().map(|(address, _)| &**address)
+    }
+
+    /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
+    pub async fn console_right(&self, role: &str) -> Result<(bool, bool), NodeError> {
+        let primary = self.inner.primary(Instant::now() + ROLE_DEADLINE).await?;
+        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let rows = self.inner.ask(keeper, CONSOLE, &[(&role, Type::TEXT)], ROLE_DEADLINE).await?;
+        let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
+        match rows.first() {
+            Some(row) => Ok((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?)),
+            None => Ok((false, false)),
+        }
+    }
+
     /// A connection of its own to a database on the current primary, as the control user.
     pub async fn client_for(&self, database: &str) -> Result<Client, NodeError> {
         let inner = self.inner.clone();
@@ -180,7 +201,11 @@ impl Control {
         let user = row.try_get::<_, String>(4).map_err(bad)?;
         let grants = [
             (0, "read pg_authid, so nobody can log in by password", "GRANT SELECT ON pg_authid TO"),
-            (1, "call pg_control_system(), so nodes cannot be checked", "GRANT EXECUTE ON FUNCTION pg_control_system() TO"),
+            (
+                1,
+                "call pg_control_system(), so nodes cannot be checked",
+                "GRANT EXECUTE ON FUNCTION pg_control_system() TO",
+            ),
             (
                 2,
                 "call pg_control_checkpoint(), so nodes cannot be checked",

@@ -106,7 +106,8 @@ pub(super) async fn answer(inner: Arc<Inner>, mut questions: mpsc::Receiver<Ques
         if batch.is_empty() {
             continue;
         }
-        let names: Vec<&str> = batch.iter().map(|question| &*question.name).collect::<HashSet<_>>().into_iter().collect();
+        let names: Vec<&str> =
+            batch.iter().map(|question| &*question.name).collect::<HashSet<_>>().into_iter().collect();
         let outcome = look_up(&inner, &names).await;
         for question in batch.drain(..) {
             let answer = match &outcome {
