@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod net;
+pub mod node;
 pub mod pool;
 pub mod session;
 pub mod sql;

@@ -455,7 +455,8 @@ impl Session {
                     let steps = self.machine.steps_to_attach(&lease.server().memory);
                     lease.server().memory.image = self.machine.image().clone();
                     if !steps.is_empty() && lease.server().run(&steps, OWN_STATEMENT).await.is_err() {
-                        return self.refuse(&Problem::new("08006", "could not restore the session on a new connection"));
+                        return self
+                            .refuse(&Problem::new("08006", "could not restore the session on a new connection"));
                     }
                     self.attach(&mut lease);
                     self.lease = Some(lease);
