@@ -1,74 +1,711 @@
-//! stub
-use crate::auth::Credential;
-use crate::net::Stream;
-use tokio::io::*;
-pub type Peer = String;
-pub struct LoginContext;
+//! From a client's first byte to the moment it may be told that it is in: TLS, the startup packet, the rules, the password.
+//!
+//! A linear conversation. Everything in it comes from somebody who has not proved anything: messages are short, nothing is
+//! reserved for a length that is only claimed, all of it ends within the login timeout, and a client that is refused learns
+//! no more than PostgreSQL would tell it. That includes *when* it is refused: see [`FAILURE_DELAY`].
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::auth::rules::Visitor;
+use crate::auth::scram::{self, Offer, ScramError, ScramServer};
+use crate::auth::{Credential, Md5Hash, Method, MockSecret, Rules, ScramVerifier, StoredPassword, Users, random};
+pub use crate::net::Peer;
+use crate::net::{ALPN, ClientTlsMode, Inbox, ReadError, ServerTls, Stream, tls};
+use crate::node::Control;
+use crate::wire::message::{self, Problem};
+
+pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A refused password is answered this long after it arrived, whether the role exists, has no password, has one that
+/// expired, or was just mistyped; all of these take well under a millisecond to find out. Counted from the client's last
+/// message, so that a client cannot shift its answer to where a difference would show.
+pub const FAILURE_DELAY: Duration = Duration::from_millis(200);
+
+/// PostgreSQL's `MAX_STARTUP_PACKET_LENGTH`, in bytes.
+const STARTUP_LIMIT: usize = 10_000;
+/// PostgreSQL's `PG_MAX_SASL_MESSAGE_LENGTH`, in bytes; an md5 answer has 36.
+const PASSWORD_LIMIT: usize = 1024;
+/// PostgreSQL's `NAMEDATALEN - 1`: longer names are cut, as they were when the role or database was created.
+const NAME_LIMIT: usize = 63;
+/// A client that does not read its refusal is not waited for.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+/// Longest cancel key of protocol 3.2, in bytes.
+const CANCEL_KEY_LIMIT: usize = 256;
+/// First byte of a TLS ClientHello, which no startup packet within the limit begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
+const NEWEST_MINOR: u16 = 2;
+
+/// Where verifiers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Source {
+    /// From the users file if the role is in it, else from the primary.
+    #[default]
+    Passthrough,
+    /// From the users file only.
+    File,
+}
+
+/// Everything a login has to know; built from the configuration, and built anew when that is reloaded.
+pub struct LoginContext {
+    pub tls: ServerTls,
+    pub rules: Rules,
+    pub source: Source,
+    pub users: Users,
+    /// Asks the primary for verifiers; `None` only where `source` is `File`.
+    pub roles: Option<Control>,
+    /// To be kept over reloads.
+    pub mock: MockSecret,
+    pub login_timeout: Duration,
+}
+
+/// A client that may be told AuthenticationOk as soon as there is something to serve it with.
+#[derive(Debug)]
 pub struct Client {
     pub stream: Stream,
+    /// Bytes that came behind its last message.
     pub unread: Vec<u8>,
+    /// To be sent before AuthenticationOk.
     pub pending: Vec<u8>,
     pub user: String,
     pub database: String,
+    /// Its startup parameters in their order, without `user`, `database`, `replication` and `_pq_.*`.
     pub startup: Vec<(Box<str>, Box<str>)>,
+    /// 0 or 2: of protocol 3.
     pub protocol_minor: u16,
     pub credential: Credential,
     pub tls: bool,
     pub peer: Peer,
+    /// The value of `replication`, if that asks for a walsender.
     pub replication: Option<String>,
 }
+
+#[derive(Debug)]
 pub enum Admitted {
     Cancel { pid: u32, secret: Vec<u8> },
     Client(Box<Client>),
 }
+
+/// Why a connection did not become a session. The client has been told already, as far as it is to know.
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct LoginFailure;
-pub async fn admit(mut s: Stream, peer: Peer, _c: &LoginContext) -> std::result::Result<Admitted, LoginFailure> {
-    loop {
-        let mut h = [0; 8];
-        s.read_exact(&mut h).await.map_err(|_| LoginFailure)?;
-        let n = u32::from_be_bytes(h[..4].try_into().unwrap()) as usize;
-        let code = u32::from_be_bytes(h[4..].try_into().unwrap());
-        let mut b = vec![0; n - 8];
-        s.read_exact(&mut b).await.map_err(|_| LoginFailure)?;
-        if code == 80877102 {
-            return Ok(Admitted::Cancel {
-                pid: u32::from_be_bytes(b[..4].try_into().unwrap()),
-                secret: b[4..].to_vec(),
+pub enum LoginFailure {
+    #[error("closed by the client")]
+    Gone,
+    #[error("not done within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+    #[error("no TLS: {0}")]
+    Tls(String),
+    /// `reason` is for the log, and says more than the client was told.
+    #[error("refused ({code}): {reason}")]
+    Refused { code: &'static str, reason: String },
+}
+
+/// A refusal on its way to the client.
+struct Refusal {
+    problem: Problem,
+    reason: Option<String>,
+}
+
+enum Failure {
+    Refuse(Box<Refusal>),
+    Leave(LoginFailure),
+}
+
+type Step<T> = Result<T, Failure>;
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Failure::Refuse(Box::new(Refusal { problem, reason: None }))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        Failure::Leave(match error.kind() {
+            BrokenPipe | ConnectionReset | UnexpectedEof => LoginFailure::Gone,
+            _ => LoginFailure::Io(error),
+        })
+    }
+}
+
+fn refuse<T>(code: &'static str, message: impl Into<String>) -> Step<T> {
+    Err(Problem::new(code, message).into())
+}
+
+/// Logs a client in. It is not told AuthenticationOk yet: that can wait until there is a server to serve it.
+pub async fn admit(stream: Stream, peer: Peer, context: &LoginContext) -> Result<Admitted, LoginFailure> {
+    let mut login = Login { stream, peer, context, inbox: Inbox::default(), pending: Vec::new() };
+    let failure = match timeout(context.login_timeout, login.run()).await {
+        Ok(Ok(admitted)) => return Ok(admitted),
+        Ok(Err(failure)) => failure,
+        Err(_) => {
+            let problem = Problem::new("57014", "canceling authentication due to timeout");
+            login.farewell(&problem).await;
+            return Err(LoginFailure::Timeout(context.login_timeout));
+        }
+    };
+    match failure {
+        Failure::Leave(failure) => Err(failure),
+        Failure::Refuse(refusal) => {
+            login.farewell(&refusal.problem).await;
+            let reason = refusal.reason.unwrap_or(refusal.problem.message);
+            Err(LoginFailure::Refused { code: refusal.problem.code, reason })
+        }
+    }
+}
+
+struct Login<'a> {
+    /// `Closed` while a TLS handshake has it, so a timeout in there ends in silence.
+    stream: Stream,
+    peer: Peer,
+    context: &'a LoginContext,
+    inbox: Inbox,
+    /// Messages not worth a write of their own.
+    pending: Vec<u8>,
+}
+
+impl Login<'_> {
+    async fn run(&mut self) -> Step<Admitted> {
+        let startup = match self.open().await? {
+            Opening::Cancel { pid, secret } => return Ok(Admitted::Cancel { pid, secret }),
+            Opening::Startup(startup) => startup,
+        };
+        let credential = self.authenticate(&startup).await?;
+        Ok(Admitted::Client(Box::new(Client {
+            tls: self.stream.is_tls(),
+            stream: std::mem::replace(&mut self.stream, Stream::Closed),
+            unread: self.inbox.take(),
+            pending: std::mem::take(&mut self.pending),
+            user: startup.user,
+            database: startup.database,
+            startup: startup.parameters,
+            protocol_minor: startup.minor,
+            credential,
+            peer: self.peer,
+            replication: startup.replication,
+        })))
+    }
+
+    async fn farewell(&mut self, problem: &Problem) {
+        // What is pending belongs before AuthenticationOk, which will not come, but a client that is refused for what it
+        // negotiated should know what was negotiated.
+        let mut out = std::mem::take(&mut self.pending);
+        message::fatal(&mut out, problem);
+        let farewell = async {
+            self.stream.write_all(&out).await?;
+            self.stream.shutdown().await
+        };
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+
+    // --- before the startup packet ---
+
+    async fn open(&mut self) -> Step<Opening> {
+        if self.peek().await? == TLS_HANDSHAKE {
+            return self.direct_tls().await;
+        }
+        let (mut may_tls, mut may_gss) = (true, true);
+        loop {
+            let packet = self.packet().await?;
+            match code(&packet) {
+                SSL_REQUEST if may_tls => {
+                    may_tls = false;
+                    self.nothing_behind("SSL request")?;
+                    // As in PostgreSQL, no TLS over Unix sockets.
+                    if self.context.tls.is_offered() && !self.stream.is_unix() {
+                        self.stream.write_all(b"S").await?;
+                        self.handshake(Vec::new()).await?;
+                        may_gss = false;
+                    } else {
+                        self.stream.write_all(b"N").await?;
+                    }
+                }
+                GSSENC_REQUEST if may_gss => {
+                    may_gss = false;
+                    self.nothing_behind("GSSAPI encryption request")?;
+                    self.stream.write_all(b"N").await?;
+                }
+                _ => return self.last_packet(&packet),
+            }
+        }
+    }
+
+    /// PostgreSQL 17's way: TLS from the first byte, and ALPN to show that the client means PostgreSQL.
+    async fn direct_tls(&mut self) -> Step<Opening> {
+        if !self.context.tls.is_offered() || self.stream.is_unix() {
+            return Err(Failure::Leave(LoginFailure::Tls("direct TLS, and TLS is not offered".into())));
+        }
+        let head = self.inbox.take();
+        self.handshake(head).await?;
+        if self.stream.alpn_protocol() != Some(ALPN) {
+            // PostgreSQL closes without a word too: whoever is there need not speak its protocol.
+            return Err(Failure::Leave(LoginFailure::Tls("direct TLS without ALPN \"postgresql\"".into())));
+        }
+        let packet = self.packet().await?;
+        self.last_packet(&packet)
+    }
+
+    async fn handshake(&mut self, head: Vec<u8>) -> Step<()> {
+        let plain = std::mem::replace(&mut self.stream, Stream::Closed);
+        match self.context.tls.accept(plain, head).await {
+            Ok(stream) => {
+                self.stream = stream;
+                Ok(())
+            }
+            Err(error) => Err(Failure::Leave(LoginFailure::Tls(error.to_string()))),
+        }
+    }
+
+    /// What comes with the request was not sent by somebody inside TLS, and must not be taken for it (CVE-2021-23214).
+    fn nothing_behind(&self, request: &str) -> Step<()> {
+        if self.inbox.is_empty() {
+            return Ok(());
+        }
+        let problem = Problem::new("08P01", format!("received unencrypted data after {request}"));
+        Err(problem
+            .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+            .into())
+    }
+
+    fn last_packet(&self, packet: &[u8]) -> Step<Opening> {
+        if code(packet) == CANCEL_REQUEST {
+            return match packet[4..].split_first_chunk::<4>() {
+                Some((pid, secret)) if (1..=CANCEL_KEY_LIMIT).contains(&secret.len()) => {
+                    Ok(Opening::Cancel { pid: u32::from_be_bytes(*pid), secret: secret.to_vec() })
+                }
+                // Nobody waits for an answer to a cancel request.
+                _ => Err(Failure::Leave(LoginFailure::Refused {
+                    code: "08P01",
+                    reason: "invalid length of cancel request packet".into(),
+                })),
+            };
+        }
+        parse_startup(packet).map(Opening::Startup)
+    }
+
+    async fn peek(&mut self) -> Step<u8> {
+        self.inbox.peek(&mut self.stream).await.map_err(|error| read_failed(error, "startup packet"))
+    }
+
+    async fn packet(&mut self) -> Step<Vec<u8>> {
+        let packet = self.inbox.packet(&mut self.stream, STARTUP_LIMIT).await;
+        packet.map_err(|error| read_failed(error, "startup packet"))
+    }
+
+    // --- after it ---
+
+    async fn authenticate(&mut self, startup: &StartupPacket) -> Step<Credential> {
+        if startup.must_negotiate() {
+            startup.negotiate(&mut self.pending);
+        }
+        let tls = self.stream.is_tls();
+        let visitor = Visitor {
+            user: &startup.user,
+            database: &startup.database,
+            address: self.peer.ip(),
+            tls,
+            physical_replication: startup.is_physical_replication(),
+        };
+        if self.context.tls.mode() == ClientTlsMode::Require && !tls && !self.stream.is_unix() {
+            let problem = self.no_entry(startup);
+            return Err(problem.hint("This server requires TLS; connect with sslmode=require.").into());
+        }
+        match self.context.rules.method_for(&visitor) {
+            None => Err(self.no_entry(startup).into()),
+            Some(Method::Reject) => Err(self.rejected(startup).into()),
+            Some(Method::Trust) => Ok(self.credential_on_file(&startup.user)),
+            Some(Method::Cert) => {
+                self.check_certificate(&startup.user)?;
+                Ok(self.credential_on_file(&startup.user))
+            }
+            Some(Method::Scram) => self.ask_password(&startup.user).await,
+        }
+    }
+
+    /// In PostgreSQL's words, which drivers and people know; `auth.rules` are our pg_hba.conf.
+    fn no_entry(&self, startup: &StartupPacket) -> Problem {
+        match startup.is_physical_replication() {
+            true => self.not_allowed(startup, "no pg_hba.conf entry for replication connection from"),
+            false => self.not_allowed(startup, "no pg_hba.conf entry for"),
+        }
+    }
+
+    fn rejected(&self, startup: &StartupPacket) -> Problem {
+        match startup.is_physical_replication() {
+            true => self.not_allowed(startup, "pg_hba.conf rejects replication connection for"),
+            false => self.not_allowed(startup, "pg_hba.conf rejects connection for"),
+        }
+    }
+
+    fn not_allowed(&self, startup: &StartupPacket, what: &str) -> Problem {
+        let host = self.peer.ip().map_or_else(|| "[local]".into(), |address| address.to_string());
+        let mut text = format!("{what} host \"{host}\", user \"{}\", ", startup.user);
+        if !startup.is_physical_replication() {
+            text.push_str(&format!("database \"{}\", ", startup.database));
+        }
+        text.push_str(if self.stream.is_tls() { "SSL encryption" } else { "no encryption" });
+        Problem::new("28000", text)
+    }
+
+    /// For logins without a password: what the users file has for the role, if it can be shown to a node at all.
+    fn credential_on_file(&self, user: &str) -> Credential {
+        match self.context.users.get(user).map(|entry| &entry.password) {
+            Some(StoredPassword::Plain(password)) if !password.is_empty() => Credential::Password(password.clone()),
+            Some(StoredPassword::Md5(hash)) => Credential::Md5(hash.clone()),
+            // A SCRAM verifier proves nothing to a node: the ClientKey cannot be computed from it.
+            _ => Credential::None,
+        }
+    }
+
+    fn check_certificate(&self, user: &str) -> Step<()> {
+        let Some(certificate) = self.stream.peer_certificate() else {
+            return refuse("28000", "connection requires a valid client certificate");
+        };
+        let name = tls::common_name(certificate);
+        if name.as_deref() == Some(user) {
+            return Ok(());
+        }
+        Err(Failure::Refuse(Box::new(Refusal {
+            problem: Problem::new("28000", format!("certificate authentication failed for user \"{user}\"")),
+            reason: Some(match name {
+                Some(name) => format!("user \"{user}\" came with the certificate of \"{name}\""),
+                None => format!("user \"{user}\" came with a certificate without a common name"),
+            }),
+        })))
+    }
+
+    async fn ask_password(&mut self, user: &str) -> Step<Credential> {
+        let known = self.look_up(user).await?;
+        match known.asked {
+            Asked::Md5(hash) => self.ask_md5(user, &hash, known.doubt).await,
+            Asked::Scram { verifier, credential } => self.ask_scram(user, verifier, credential, known.doubt).await,
+        }
+    }
+
+    /// What the client will be asked, and why its answer cannot be good, if it cannot.
+    async fn look_up(&self, user: &str) -> Step<Known> {
+        let mock = &self.context.mock;
+        let made_up = |doubt| Known {
+            asked: Asked::Scram { verifier: mock.verifier(user), credential: None },
+            doubt: Some(doubt),
+        };
+        if let Some(entry) = self.context.users.get(user) {
+            return Ok(match &entry.password {
+                StoredPassword::Plain(password) if password.is_empty() => {
+                    made_up("its password in the users file is empty")
+                }
+                StoredPassword::Plain(password) => {
+                    let verifier = entry.verifier_of_plain(user, password, mock);
+                    // The node's verifier has another salt, so the node gets the password rather than this one's keys.
+                    let credential = Some(Credential::Password(password.clone()));
+                    Known { asked: Asked::Scram { verifier, credential }, doubt: None }
+                }
+                StoredPassword::Scram(verifier) => {
+                    Known { asked: Asked::Scram { verifier: verifier.clone(), credential: None }, doubt: None }
+                }
+                StoredPassword::Md5(hash) => Known { asked: Asked::Md5(hash.clone()), doubt: None },
             });
         }
-        if code == 80877103 || code == 80877104 {
-            s.write_all(b"N").await.unwrap();
-            continue;
-        }
-        let mut it = b.split(|x| *x == 0).map(|x| String::from_utf8_lossy(x).to_string());
-        let (mut u, mut d, mut r, mut st) = (String::new(), None, None, vec![]);
-        while let Some(k) = it.next() {
-            if k.is_empty() {
-                break;
+        let (Source::Passthrough, Some(roles)) = (self.context.source, &self.context.roles) else {
+            return Ok(made_up("it is not in the users file"));
+        };
+        let record = match roles.role(user).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(made_up("there is no such role")),
+            Err(error) => {
+                let problem = Problem::new("57P03", "cannot check the password: no primary answers at the moment");
+                return Err(Failure::Refuse(Box::new(Refusal {
+                    problem: problem.hint("Try again in a moment."),
+                    reason: Some(format!("cannot look up role \"{user}\": {error}")),
+                })));
             }
-            let v = it.next().unwrap();
-            match k.as_str() {
-                "user" => u = v,
-                "database" => d = Some(v),
-                "replication" => r = Some(v),
-                _ => st.push((k.into(), v.into())),
-            }
+        };
+        let doubt = record.valid_until_passed.then_some("its password has expired");
+        let Some(verifier) = record.verifier.as_deref() else {
+            return Ok(made_up("it has no password"));
+        };
+        Ok(match StoredPassword::parse(verifier) {
+            StoredPassword::Scram(verifier) => Known { asked: Asked::Scram { verifier, credential: None }, doubt },
+            StoredPassword::Md5(hash) => Known { asked: Asked::Md5(hash), doubt },
+            StoredPassword::Plain(_) => made_up("its verifier is of a kind that is not known here"),
+        })
+    }
+
+    async fn ask_md5(&mut self, user: &str, hash: &Md5Hash, doubt: Option<&'static str>) -> Step<Credential> {
+        let salt: [u8; 4] = random();
+        self.say(5, &[&salt]).await?;
+        let body = self.password_message().await?;
+        let arrived = Instant::now();
+        let answer = body.strip_suffix(b"\0").unwrap_or(&body);
+        match (hash.accepts(salt, answer), doubt) {
+            (true, None) => Ok(Credential::Md5(hash.clone())),
+            (true, Some(doubt)) => self.wrong_password(user, arrived, doubt).await,
+            (false, _) => self.wrong_password(user, arrived, "the password does not fit").await,
         }
-        let d = d.unwrap_or(u.clone());
-        return Ok(Admitted::Client(Box::new(Client {
-            stream: s,
-            unread: vec![],
-            pending: vec![],
-            user: u,
-            database: d,
-            startup: st,
-            protocol_minor: 0,
-            credential: Credential::None,
-            tls: false,
-            peer,
-            replication: r,
-        })));
+    }
+
+    async fn ask_scram(
+        &mut self,
+        user: &str,
+        verifier: ScramVerifier,
+        credential: Option<Credential>,
+        doubt: Option<&'static str>,
+    ) -> Step<Credential> {
+        let offer = match self.context.tls.end_point() {
+            Some(hash) if self.stream.is_tls() => Offer::Plus(hash),
+            _ => Offer::Plain,
+        };
+        let mechanisms = match offer {
+            Offer::Plus(_) => format!("{}\0{}\0\0", scram::PLUS, scram::PLAIN),
+            Offer::Plain => format!("{}\0\0", scram::PLAIN),
+        };
+        self.say(10, &[mechanisms.as_bytes()]).await?;
+
+        let body = self.password_message().await?;
+        let (mechanism, first) = sasl_initial(&body)?;
+        let first = match first {
+            Some(first) => first,
+            // The mechanism was chosen without an initial response: RFC 4422 has the server send an empty challenge then.
+            None => {
+                self.say(11, &[]).await?;
+                self.password_message().await?
+            }
+        };
+        let (server, server_first) = ScramServer::start(verifier, &mechanism, offer, &first).map_err(scram_failed)?;
+        self.say(11, &[server_first.as_bytes()]).await?;
+        let last = self.password_message().await?;
+        let arrived = Instant::now();
+        let accepted = match server.finish(&last) {
+            Ok(accepted) => accepted,
+            Err(ScramError::WrongProof) => {
+                return self.wrong_password(user, arrived, doubt.unwrap_or("the password does not fit")).await;
+            }
+            Err(error) => return Err(scram_failed(error)),
+        };
+        if let Some(doubt) = doubt {
+            return self.wrong_password(user, arrived, doubt).await;
+        }
+        message::raw(&mut self.pending, b'R', &[&12u32.to_be_bytes(), accepted.server_final.as_bytes()]);
+        Ok(credential
+            .unwrap_or(Credential::ScramKeys { client_key: accepted.client_key, server_key: accepted.server_key }))
+    }
+
+    async fn wrong_password<T>(&self, user: &str, arrived: Instant, why: &str) -> Step<T> {
+        sleep_until(arrived + FAILURE_DELAY).await;
+        Err(Failure::Refuse(Box::new(Refusal {
+            problem: Problem::new("28P01", format!("password authentication failed for user \"{user}\"")),
+            reason: Some(format!("password authentication failed for user \"{user}\": {why}")),
+        })))
+    }
+
+    /// Sends an authentication request, and what was pending before it.
+    async fn say(&mut self, code: u32, parts: &[&[u8]]) -> Step<()> {
+        let mut out = std::mem::take(&mut self.pending);
+        let head = code.to_be_bytes();
+        let parts: Vec<&[u8]> = std::iter::once(&head[..]).chain(parts.iter().copied()).collect();
+        message::raw(&mut out, b'R', &parts);
+        self.stream.write_all(&out).await?;
+        self.stream.flush().await?;
+        Ok(())
+    }
+
+    async fn password_message(&mut self) -> Step<Vec<u8>> {
+        let received = self.inbox.message(&mut self.stream, PASSWORD_LIMIT).await;
+        match received.map_err(|error| read_failed(error, "password packet"))? {
+            (b'p', body) => Ok(body),
+            (tag, _) => refuse("08P01", format!("expected password response, got message type {tag}")),
+        }
+    }
+}
+
+/// What a client will be asked for.
+struct Known {
+    asked: Asked,
+    /// Why no answer can be good.
+    doubt: Option<&'static str>,
+}
+
+enum Asked {
+    /// `credential`: what to show to nodes, where it is not the keys of this exchange.
+    Scram {
+        verifier: ScramVerifier,
+        credential: Option<Credential>,
+    },
+    Md5(Md5Hash),
+}
+
+enum Opening {
+    Cancel { pid: u32, secret: Vec<u8> },
+    Startup(StartupPacket),
+}
+
+#[derive(Debug, PartialEq)]
+struct StartupPacket {
+    asked_minor: u16,
+    /// What we will speak.
+    minor: u16,
+    user: String,
+    database: String,
+    parameters: Vec<(Box<str>, Box<str>)>,
+    replication: Option<String>,
+    /// `_pq_.*` parameters, none of which we know.
+    unknown_options: Vec<Box<str>>,
+}
+
+impl StartupPacket {
+    fn is_physical_replication(&self) -> bool {
+        self.replication.as_deref().is_some_and(|kind| kind != "database")
+    }
+
+    fn must_negotiate(&self) -> bool {
+        self.asked_minor > NEWEST_MINOR || !self.unknown_options.is_empty()
+    }
+
+    /// NegotiateProtocolVersion: the newest version we have, and the options we do not.
+    fn negotiate(&self, out: &mut Vec<u8>) {
+        let version = (3u32 << 16 | u32::from(self.minor)).to_be_bytes();
+        let count = (self.unknown_options.len() as u32).to_be_bytes();
+        let mut names = Vec::new();
+        for name in &self.unknown_options {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        message::raw(out, b'v', &[&version, &count, &names]);
+    }
+}
+
+impl fmt::Debug for LoginContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginContext").field("tls", &self.tls).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+fn code(packet: &[u8]) -> u32 {
+    // `Inbox::packet` gives at least the four bytes.
+    packet.first_chunk::<4>().map_or(0, |code| u32::from_be_bytes(*code))
+}
+
+/// A StartupMessage without its length word.
+fn parse_startup(packet: &[u8]) -> Step<StartupPacket> {
+    let version = code(packet);
+    let (major, asked_minor) = ((version >> 16) as u16, version as u16);
+    if major != 3 {
+        let text =
+            format!("unsupported frontend protocol {major}.{asked_minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
+        return refuse("0A000", text);
+    }
+    let layout =
+        || Failure::from(Problem::new("08P01", "invalid startup packet layout: expected terminator as last byte"));
+    let mut rest = packet.get(4..).unwrap_or_default();
+    let mut startup = StartupPacket {
+        asked_minor,
+        minor: asked_minor.min(NEWEST_MINOR),
+        user: String::new(),
+        database: String::new(),
+        parameters: Vec::new(),
+        replication: None,
+        unknown_options: Vec::new(),
+    };
+    loop {
+        let (name, after) = crate::wire::fields::cstr(rest).ok_or_else(layout)?;
+        if name.is_empty() {
+            if !after.is_empty() {
+                return Err(layout());
+            }
+            break;
+        }
+        let (value, after) = crate::wire::fields::cstr(after).ok_or_else(layout)?;
+        rest = after;
+        let (name, value) = (startup_text(name)?, startup_text(value)?);
+        match name {
+            "user" => startup.user = cut(value).to_owned(),
+            "database" => startup.database = cut(value).to_owned(),
+            "replication" => startup.replication = replication(value)?,
+            _ if name.starts_with("_pq_.") => startup.unknown_options.push(name.into()),
+            _ => startup.parameters.push((name.into(), value.into())),
+        }
+    }
+    if startup.user.is_empty() {
+        return refuse("28000", "no PostgreSQL user name specified in startup packet");
+    }
+    if startup.database.is_empty() {
+        startup.database = startup.user.clone();
+    }
+    Ok(startup)
+}
+
+fn startup_text(bytes: &[u8]) -> Step<&str> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| Problem::new("22021", "invalid byte sequence for encoding \"UTF8\" in the startup packet").into())
+}
+
+/// Cuts a name at [`NAME_LIMIT`] bytes, between characters.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(NAME_LIMIT);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// PostgreSQL reads `replication` as `database` or a boolean.
+fn replication(value: &str) -> Step<Option<String>> {
+    let lower = value.to_ascii_lowercase();
+    let is_prefix = |word: &str, least: usize| lower.len() >= least && word.starts_with(&*lower);
+    if value == "database" {
+        Ok(Some(lower))
+    } else if lower == "1" || is_prefix("true", 1) || is_prefix("yes", 1) || lower == "on" {
+        Ok(Some("true".into()))
+    } else if lower == "0" || is_prefix("false", 1) || is_prefix("no", 1) || is_prefix("off", 2) {
+        Ok(None)
+    } else {
+        let problem = Problem::new("22023", format!("invalid value for parameter \"replication\": \"{value}\""));
+        Err(problem.hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".").into())
+    }
+}
+
+/// Mechanism and initial response of a SASLInitialResponse.
+fn sasl_initial(body: &[u8]) -> Step<(String, Option<Vec<u8>>)> {
+    let malformed = || Failure::from(Problem::new("08P01", "malformed SASL message"));
+    let (mechanism, rest) = crate::wire::fields::cstr(body).ok_or_else(malformed)?;
+    let mechanism = std::str::from_utf8(mechanism).map_err(|_| malformed())?.to_owned();
+    let (length, data) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+    match i32::from_be_bytes(*length) {
+        -1 if data.is_empty() => Ok((mechanism, None)),
+        length if usize::try_from(length) == Ok(data.len()) => Ok((mechanism, Some(data.to_vec()))),
+        _ => Err(malformed()),
+    }
+}
+
+fn scram_failed(error: ScramError) -> Failure {
+    match error {
+        ScramError::BindingNegotiation => Problem::new("28000", "SCRAM channel binding negotiation error")
+            .detail(
+                "The client supports SCRAM channel binding but thinks the server does not.  \
+                 However, this server does support channel binding.",
+            )
+            .into(),
+        ScramError::BindingMismatch => Problem::new("28000", "SCRAM channel binding check failed").into(),
+        ScramError::Malformed(detail) => Problem::new("08P01", "malformed SCRAM message").detail(detail).into(),
+        other => Problem::new("08P01", other.to_string()).into(),
+    }
+}
+
+fn read_failed(error: ReadError, what: &str) -> Failure {
+    match error {
+        ReadError::Closed => Failure::Leave(LoginFailure::Gone),
+        ReadError::Io(error) => error.into(),
+        ReadError::Length { .. } => Problem::new("08P01", format!("invalid length of {what}")).into(),
     }
 }
