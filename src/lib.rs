@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod monitor;
 pub mod net;
 pub mod node;
 pub mod pool;
