@@ -18,6 +18,10 @@ use crate::types::{Lsn, NodeAddress, NodeId, NodeView, Role, Timeline, Topology}
 /// Shortest time between two looks, however often one is asked for.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// Answers of one look are judged together, as far as they come within this time: a change of primary seen on one node only
+/// would look like two primaries, or none.
+const GATHERING: Duration = Duration::from_millis(100);
+
 /// What one node said about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -157,52 +161,64 @@ where
     let mut asked = JoinSet::new();
     let mut ticks = interval(config.probe_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut begun = Instant::now();
+    let (mut is_look_wanted, mut is_gathering) = (false, false);
     while !publish.is_closed() {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = look_now.notified() => {}
-        }
-        let begun = Instant::now();
-        for (at, id) in ids.iter().enumerate() {
-            if !std::mem::replace(&mut is_asked[at], true) {
-                let answer = timeout(config.probe_timeout, probe(id.clone()));
-                let limit = config.probe_timeout;
-                asked.spawn(async move {
-                    let late = |_| Err(format!("no answer within {} ms", limit.as_millis()));
-                    (at, answer.await.unwrap_or_else(late))
-                });
+        let is_look_due = tokio::select! {
+            _ = ticks.tick() => true,
+            () = sleep_until(begun + SHORTEST_PAUSE), if is_look_wanted => true,
+            () = look_now.notified() => {
+                is_look_wanted = true;
+                false
             }
-        }
-        let patience = sleep_until(begun + config.probe_interval);
-        tokio::pin!(patience);
-        loop {
-            tokio::select! {
-                answer = asked.join_next() => match answer {
-                    Some(Ok((at, observation))) => {
+            Some(answer) = asked.join_next() => {
+                match answer {
+                    Ok((at, observation)) => {
                         observations[at] = Some(observation);
                         is_asked[at] = false;
                     }
                     // A probe that panicked: which one is not known, so all are asked again.
-                    Some(Err(error)) => {
+                    Err(error) => {
                         tracing::error!(%error, "a probe failed in itself");
                         asked.abort_all();
                         is_asked.fill(false);
                     }
-                    None => break,
-                },
-                () = &mut patience => break,
+                }
+                false
             }
+            () = sleep_until(begun + GATHERING), if is_gathering => {
+                is_gathering = false;
+                false
+            }
+        };
+        if is_look_due {
+            (begun, is_look_wanted, is_gathering) = (Instant::now(), false, true);
+            for (at, id) in ids.iter().enumerate() {
+                if !std::mem::replace(&mut is_asked[at], true) {
+                    let limit = config.probe_timeout;
+                    let answer = timeout(limit, probe(id.clone()));
+                    asked.spawn(async move {
+                        let late = |_| Err(format!("no answer within {} ms", limit.as_millis()));
+                        (at, answer.await.unwrap_or_else(late))
+                    });
+                }
+            }
+        } else if asked.is_empty() || !is_gathering {
+            is_gathering = false;
+            conclude(&publish, &observations);
         }
-        let previous = publish.borrow().clone();
-        let next = decide(&previous, &observations);
-        log(&previous, &next);
-        publish.send_if_modified(|topology| {
-            let is_news = differs(topology, &next);
-            *topology = Arc::new(next);
-            is_news
-        });
-        sleep_until(begun + SHORTEST_PAUSE).await;
     }
+}
+
+fn conclude(publish: &watch::Sender<Arc<Topology>>, observations: &[Option<Observation>]) {
+    let previous = publish.borrow().clone();
+    let next = decide(&previous, observations);
+    log(&previous, &next);
+    publish.send_if_modified(|topology| {
+        let is_news = differs(topology, &next);
+        *topology = Arc::new(next);
+        is_news
+    });
 }
 
 /// Whether there is anything that somebody would want to be woken for; log positions move all the time.
