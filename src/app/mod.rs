@@ -21,7 +21,7 @@ use crate::admin::console::{self, Console, Right};
 use crate::auth::MockSecret;
 use crate::catalog::Facts;
 use crate::config::Config;
-use crate::monitor;
+use crate::monitor::{self, MonitorConfig, Observation, Sighting};
 use crate::net::{Peer, Stream};
 use crate::node::Control;
 use crate::pool::Pools;
@@ -30,7 +30,7 @@ use crate::session::login;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::telemetry::LevelHandle;
-use crate::types::Topology;
+use crate::types::{NodeId, Topology};
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.
@@ -98,12 +98,14 @@ fn start_with(
     let (refuse, refused) = watch::channel(false);
     let node_tls = settings::node_tls(&config)?;
     let look_now = Arc::new(Notify::new());
-    let (topology, topology_seen) = watch::channel(Arc::new(Topology::default()));
+    let control_config = settings::control(&config, node_tls.clone())?;
+    let addresses_of_nodes: Vec<_> = control_config.nodes.iter().map(|(address, _)| address.clone()).collect();
+    let (topology, topology_seen) = watch::channel(Arc::new(monitor::unseen(&addresses_of_nodes)));
     let control_runtime = runtime()?;
     let control = {
         // Its connections live in the control plane's runtime, whoever asks.
         let _inside = control_runtime.enter();
-        Control::new(settings::control(&config, node_tls.clone())?, topology_seen.clone())
+        Control::new(control_config, topology_seen.clone())
     };
     let login = settings::login(&config, control.clone(), MockSecret::generate())?;
     let pools = Pools::new(settings::limits(&config), node_tls, workers);
@@ -121,11 +123,13 @@ fn start_with(
     ));
 
     let mut threads = Vec::new();
-    let interval = config.failover.probe_interval;
+    let probing =
+        MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
     {
         let (control, shared, stopped) = (control.clone(), shared.clone(), stopped.clone());
         let body = async move {
-            tokio::spawn(monitor::run(control.clone(), interval, topology, look_now));
+            let asked = control.clone();
+            tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
             tokio::spawn(follow_primary(shared.clone()));
             tokio::spawn(report_rights(control.clone(), shared.clone()));
             tokio::spawn(async move {
@@ -302,6 +306,17 @@ async fn serve_console(client: login::Client, console: &Console, control: &Contr
         }
     };
     console::serve(client, right, console, worker).await;
+}
+
+/// One look at one node.
+async fn look(control: Control, node: NodeId) -> Observation {
+    let status = control.status(&node).await.map_err(|error| error.to_string())?;
+    Ok(Sighting {
+        is_in_recovery: status.is_in_recovery,
+        timeline: status.timeline,
+        lsn: status.lsn,
+        system_identifier: status.system_identifier,
+    })
 }
 
 /// Closes the pools of a node that is no longer the primary.

@@ -165,10 +165,6 @@ impl Control {
         })
     }
 
-    pub fn addresses(&self) -> impl Iterator<Item = &NodeAddress> {
-        self.inner.config.nodes.iter().map(|(address, _)| &**address)
-    }
-
     /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
     pub async fn console_right(&self, role: &str) -> Result<(bool, bool), NodeError> {
         let primary = self.inner.primary(Instant::now() + ROLE_DEADLINE).await?;

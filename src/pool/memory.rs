@@ -200,6 +200,9 @@ pub struct Prepared {
 /// The prefix of statement names on servers.
 pub const PREFIX: &str = "pgbaton_";
 
+/// [`Memory::sole_session`] of a connection that several sessions have used.
+pub const MANY: u64 = u64::MAX;
+
 /// What a server connection has been told.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -212,6 +215,8 @@ pub struct Memory {
     pub unnamed: u64,
     /// The session that used this connection last; 0 for none.
     pub last_session: u64,
+    /// The only session that has ever used this connection; 0 for none, [`MANY`] for several.
+    pub sole_session: u64,
     /// The server process has a schema for temporary objects. It stays, empty, even after DISCARD ALL.
     pub has_temp_schema: bool,
     /// Statements carry the client's own names (the session asked to look at them).
