@@ -30,7 +30,7 @@ use crate::session::login;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::telemetry::LevelHandle;
-use crate::types::{NodeId, Topology};
+use crate::types::NodeId;
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.

@@ -289,7 +289,7 @@ mod tests {
         let a = Image::default().with_setting("timezone", b"SET timezone TO 'UTC'");
         let both = a.with_setting("search_path", b"set search_path = x");
         assert_eq!(steps(&a, &both), ["set search_path = x"]);
-        assert_eq!(steps(&both, &a), ["RESET search_path"]);
+        assert_eq!(steps(&both, &a), ["RESET \"search_path\""]);
         assert!(steps(&both, &both.clone()).is_empty());
     }
 
