@@ -3,7 +3,7 @@
 //! A session compares its own state with this memory when it takes the connection, and brings the two together before
 //! the first statement. Pure data: the pool stores it next to the socket, `session` reads and writes it.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -12,9 +12,7 @@ use hashbrown::HashMap;
 use crate::sql::{Statement, quote_ident};
 
 fn hash_of(value: impl Hash) -> u64 {
-    let mut hasher = FixedState::default().build_hasher();
-    value.hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one(value)
 }
 
 /// The parameters a server reports (`GUC_REPORT`), as one comparable value. Cheap to compare: the hash is kept.

@@ -232,10 +232,8 @@ impl Pool {
                 && server.generation == self.generation.load(Ordering::Relaxed)
                 && server.is_alive()
                 && server.move_to(want.worker).is_ok();
-            if !fits {
-                if let Some(server) = object.server.take() {
-                    server.close();
-                }
+            if !fits && let Some(server) = object.server.take() {
+                server.close();
             }
         }
         let mut lease = Lease { object: Some(object), pool: self.clone() };
