@@ -4,7 +4,7 @@
 //! the first statement. Pure data: the pool stores it next to the socket, `session` reads and writes it.
 
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -193,6 +193,11 @@ pub struct Prepared {
     pub tail: Box<[u8]>,
     /// What executing it does to the session; `None` if nothing.
     pub effect: Option<Arc<Statement>>,
+    /// The catalog generation it was prepared under.
+    pub generation: u64,
+    /// What a Describe of it was answered, once one was: the message's tag and body. Clients decode results by it, so it
+    /// may not change under them.
+    pub shape: OnceLock<Box<[u8]>>,
 }
 
 /// The prefix of statement names on servers.
@@ -322,7 +327,14 @@ mod tests {
     fn the_least_recently_used_statement_leaves_first() {
         let mut memory = Memory::default();
         for id in 1..=3 {
-            memory.remember(Arc::new(Prepared { id, server_name: Box::default(), tail: Box::default(), effect: None }));
+            memory.remember(Arc::new(Prepared {
+                id,
+                server_name: Box::default(),
+                tail: Box::default(),
+                effect: None,
+                generation: 0,
+                shape: OnceLock::new(),
+            }));
         }
         memory.touch(1);
         assert_eq!(memory.to_evict(3).unwrap().id, 2);

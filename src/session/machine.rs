@@ -124,7 +124,12 @@ enum Due {
     Query(Option<Box<Running>>),
     Parse(Option<Box<Parsing>>),
     Bind,
-    Describe,
+    /// A statement whose shape becomes known by the reply; `None` for a portal.
+    Describe(Option<Arc<Prepared>>),
+    /// A Describe of our own that shows whether a statement still has the shape its clients know.
+    Verify(Arc<Prepared>),
+    /// A Bind or Describe sent to fail, in place of one of a statement that has changed its shape.
+    Stale,
     Execute(Option<Arc<Statement>>),
     /// The statement removed by it, to be put back if the Close is skipped after an error.
     Close(Option<Box<(Box<[u8]>, Arc<Prepared>)>>),
@@ -196,6 +201,10 @@ pub struct Machine {
     done_before: bool,
     /// A transaction block was lost and the client has not heard of it.
     lost_block: bool,
+    /// A statement is being verified: nothing more is taken from the client until it is.
+    verifying: bool,
+    /// The statement found to have changed its shape by the last verification.
+    stale: Option<u64>,
 
     image: Arc<Image>,
     parameters: Arc<Parameters>,
@@ -243,6 +252,8 @@ impl Machine {
             server_rest: Rest::default(),
             done_before: false,
             lost_block: false,
+            verifying: false,
+            stale: None,
             image: Arc::default(),
             parameters,
             pending: Vec::new(),
@@ -380,6 +391,7 @@ impl Machine {
         self.status = Tx::Idle;
         self.unsynced = false;
         self.copy_in = false;
+        self.verifying = false;
         self.failed = false;
         self.pending.clear();
         self.portals.clear();

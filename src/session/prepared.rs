@@ -7,7 +7,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use hashbrown::HashMap;
 
@@ -45,9 +45,9 @@ impl Registry {
             }
             // Two texts with one hash: the later one is simply not shared.
             drop(known);
-            return self.unshared(tail, effect());
+            return self.unshared(tail, generation, effect());
         }
-        let prepared = self.unshared(tail, effect());
+        let prepared = self.unshared(tail, generation, effect());
         known.by_hash.insert(hash, Arc::downgrade(&prepared));
         if known.by_hash.len() > known.sweep_at {
             known.by_hash.retain(|_, statement| statement.strong_count() > 0);
@@ -57,9 +57,16 @@ impl Registry {
     }
 
     /// A statement no other client gets.
-    pub fn unshared(&self, tail: &[u8], effect: Option<Arc<Statement>>) -> Arc<Prepared> {
+    pub fn unshared(&self, tail: &[u8], generation: u64, effect: Option<Arc<Statement>>) -> Arc<Prepared> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        Arc::new(Prepared { id, server_name: format!("{PREFIX}{id:x}").into_bytes().into(), tail: tail.into(), effect })
+        Arc::new(Prepared {
+            id,
+            server_name: format!("{PREFIX}{id:x}").into_bytes().into(),
+            tail: tail.into(),
+            effect,
+            generation,
+            shape: OnceLock::new(),
+        })
     }
 }
 

@@ -18,9 +18,23 @@ const MAX_NAME: usize = 16 * 1024;
 
 enum Taken {
     Yes,
+    /// Taken, and answered by other means: what is still to come of it is dropped.
+    Dropped,
+    /// Replies must come first; then the message is looked at again.
+    NeedReplies,
     NeedMore,
     Wait(Before),
 }
+
+#[derive(PartialEq, Eq)]
+enum Ensured {
+    There,
+    Verifying,
+    Stale,
+}
+
+/// A statement name that no server has.
+const STALE: &[u8] = b"pgbaton_stale";
 
 impl Machine {
     /// Reads the client's bytes. What is to be sent on goes into `to_server`, replies of our own into `to_client`.
@@ -50,7 +64,7 @@ impl Machine {
             let Some(head) = frame::client_header(here)? else {
                 return Ok((at, ClientStep::More));
             };
-            if self.queue.len() >= MAX_PIPELINE {
+            if self.queue.len() >= MAX_PIPELINE || self.verifying {
                 return Ok((at, ClientStep::Full));
             }
             let seen = &here[..head.total.min(here.len())];
@@ -99,7 +113,14 @@ impl Machine {
             }
             let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
                 Taken::Yes => seen.len(),
+                Taken::Dropped => {
+                    self.done_before = false;
+                    at += seen.len();
+                    self.client_rest = Rest { bytes: head.total - seen.len(), dropped: true };
+                    continue;
+                }
                 Taken::NeedMore => return Ok((at, ClientStep::More)),
+                Taken::NeedReplies => return Ok((at, ClientStep::Full)),
                 Taken::Wait(before) => {
                     self.done_before = true;
                     return Ok((at, ClientStep::Before(before)));
@@ -130,11 +151,11 @@ impl Machine {
             b'D' => {
                 self.unsynced = true;
                 match body.split_first().and_then(|(what, rest)| Some((*what, fields::cstr(rest)?.0))) {
-                    Some((b'S', name)) => self.with_statement(b'D', name, pass, memory, to_server, context),
+                    Some((b'S', name)) => return Ok(self.describe(name, pass, memory, to_server, context)),
                     Some((_, _)) => to_server.pass(pass.start, pass.end),
                     None => return Err(Malformed::Body(b'D')),
                 }
-                self.expect(Due::Describe);
+                self.expect(Due::Describe(None));
             }
             b'E' => {
                 self.unsynced = true;
@@ -295,7 +316,7 @@ impl Machine {
                 }
                 self.expect(Due::Parse(None));
             } else {
-                let prepared = context.registry.unshared(tail, effect);
+                let prepared = context.registry.unshared(tail, context.ddl_generation, effect);
                 let parsing = Parsing { name: Some(name.into()), id: prepared.id };
                 self.statements.entry(name.into()).or_insert(prepared);
                 self.expect(Due::Parse(Some(Box::new(parsing))));
@@ -305,7 +326,9 @@ impl Machine {
         if let Some(known) = self.statements.get(name).cloned() {
             // PostgreSQL refuses to prepare a name twice (42P05); let it say so, about the statement that is there.
             self.unsynced = true;
-            self.ensure(&known, memory, to_server, context);
+            if self.ensure(&known, memory, to_server, context) == Ensured::Verifying {
+                return Ok(Taken::NeedReplies);
+            }
             message::raw(to_server.insert(), b'P', &[&known.server_name, b"\0", tail]);
             self.expect(Due::Parse(None));
             return Ok(Taken::Yes);
@@ -315,7 +338,7 @@ impl Machine {
             let (dialect, settings) = (self.dialect(), self.image.hash());
             context.registry.shared(tail, settings, context.ddl_generation, || effect(text, dialect, context.suspects))
         } else {
-            context.registry.unshared(tail, self.effect_of(text, context))
+            context.registry.unshared(tail, context.ddl_generation, self.effect_of(text, context))
         };
         if let Some(statement) = &prepared.effect
             && let Some(before) = self.before(std::slice::from_ref(&**statement), memory)
@@ -382,7 +405,15 @@ impl Machine {
         self.unsynced = true;
         match &prepared {
             Some(prepared) if !self.native => {
-                self.ensure(prepared, memory, to_server, context);
+                match self.ensure(prepared, memory, to_server, context) {
+                    Ensured::There => {}
+                    Ensured::Verifying => return Ok(Taken::NeedReplies),
+                    Ensured::Stale => {
+                        message::raw(to_server.insert(), b'B', &[b"\0", STALE, b"\0", &[0; 6]]);
+                        self.expect(Due::Stale);
+                        return Ok(Taken::Dropped);
+                    }
+                }
                 let length = (head.total - 1 - name.len() + prepared.server_name.len()) as u32;
                 let out = to_server.insert();
                 out.push(b'B');
@@ -405,25 +436,36 @@ impl Machine {
     }
 
     /// Describe of a statement, under the name it has on the server.
-    fn with_statement(
+    fn describe(
         &mut self,
-        tag: u8,
         name: &[u8],
         pass: Range<usize>,
         memory: &mut Memory,
         to_server: &mut Sink<'_>,
         context: &Context<'_>,
-    ) {
-        if name.is_empty() {
-            self.ensure_unnamed(memory, to_server);
-        } else if !self.native
-            && let Some(prepared) = self.statements.get(name).cloned()
-        {
-            self.ensure(&prepared, memory, to_server, context);
-            message::raw(to_server.insert(), tag, &[b"S", &prepared.server_name, b"\0"]);
-            return;
+    ) -> Taken {
+        let prepared = if name.is_empty() || self.native { None } else { self.statements.get(name).cloned() };
+        let Some(prepared) = prepared else {
+            if name.is_empty() {
+                self.ensure_unnamed(memory, to_server);
+            }
+            to_server.pass(pass.start, pass.end);
+            self.expect(Due::Describe(None));
+            return Taken::Yes;
+        };
+        match self.ensure(&prepared, memory, to_server, context) {
+            Ensured::There => {
+                message::raw(to_server.insert(), b'D', &[b"S", &prepared.server_name, b"\0"]);
+                self.expect(Due::Describe(Some(prepared)));
+                Taken::Yes
+            }
+            Ensured::Verifying => Taken::NeedReplies,
+            Ensured::Stale => {
+                message::raw(to_server.insert(), b'D', &[b"S", STALE, b"\0"]);
+                self.expect(Due::Stale);
+                Taken::Yes
+            }
         }
-        to_server.pass(pass.start, pass.end);
     }
 
     fn close(
@@ -460,21 +502,38 @@ impl Machine {
         self.expect(Due::Close(None));
     }
 
-    /// Makes sure the server has a shared statement, parsing it in the same write if not.
+    /// Makes sure the server has a shared statement, parsing it in the same write if not. One that was prepared before
+    /// DDL is looked at first: PostgreSQL refuses to run a prepared statement whose result has changed its shape, and so
+    /// does a server that never had it.
     fn ensure(
         &mut self,
         prepared: &Arc<Prepared>,
         memory: &mut Memory,
         to_server: &mut Sink<'_>,
         context: &Context<'_>,
-    ) {
+    ) -> Ensured {
         if memory.touch(prepared.id) {
-            return;
+            return Ensured::There;
+        }
+        if self.stale.take() == Some(prepared.id) {
+            message::close(to_server.insert(), b'S', &prepared.server_name);
+            self.expect_silent(Due::Close(None));
+            return Ensured::Stale;
         }
         self.evict(memory, to_server, context);
         message::raw(to_server.insert(), b'P', &[&prepared.server_name, b"\0", &prepared.tail]);
         memory.remember(prepared.clone());
         self.expect_silent(Due::Parse(Some(Box::new(Parsing { name: None, id: prepared.id }))));
+        if prepared.generation == context.ddl_generation || prepared.shape.get().is_none() {
+            return Ensured::There;
+        }
+        let out = to_server.insert();
+        message::raw(out, b'D', &[b"S", &prepared.server_name, b"\0"]);
+        message::raw(out, b'H', &[]);
+        self.expect_silent(Due::Verify(prepared.clone()));
+        self.unsynced = true;
+        self.verifying = true;
+        Ensured::Verifying
     }
 
     fn evict(&mut self, memory: &mut Memory, to_server: &mut Sink<'_>, context: &Context<'_>) {

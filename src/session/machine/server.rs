@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
-use crate::pool::memory::{Memory, PREFIX};
+use crate::pool::memory::{Memory, PREFIX, Prepared};
 use crate::session::sink::Sink;
 use crate::sql::{Kind, Pin, Statement};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
-use crate::wire::message;
+use crate::wire::message::{self, Problem};
 
 enum Keep {
     Pass,
@@ -85,8 +85,14 @@ impl Machine {
                 self.queue.pop_front();
             }
             b'T' | b'n' => {
-                if let Some(Expect { due: Due::Describe, .. }) = self.queue.front() {
-                    self.queue.pop_front();
+                if let Some(Expect { due: Due::Describe(_) | Due::Verify(_), .. }) = self.queue.front() {
+                    match self.queue.pop_front().map(|expect| expect.due) {
+                        Some(Due::Describe(Some(prepared))) => {
+                            prepared.shape.get_or_init(|| shape(tag, body));
+                        }
+                        Some(Due::Verify(prepared)) => self.verified(&prepared, &shape(tag, body), memory),
+                        _ => {}
+                    }
                 }
             }
             b'C' => match self.queue.front_mut() {
@@ -118,6 +124,15 @@ impl Machine {
             _ => {}
         }
         keep
+    }
+
+    /// A statement was prepared again after DDL: it may be used if its result still looks as its clients know it.
+    fn verified(&mut self, prepared: &Prepared, now: &[u8], memory: &mut Memory) {
+        self.verifying = false;
+        if prepared.shape.get().is_some_and(|known| **known != *now) {
+            memory.forget(prepared.id);
+            self.stale = Some(prepared.id);
+        }
     }
 
     fn ready(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
@@ -159,9 +174,11 @@ impl Machine {
             return Keep::Pass;
         }
         self.failed = true;
+        self.verifying = false;
         if fields::error_field(body, b'C') == Some(b"25006") {
             self.happened.read_only_refusal = true;
         }
+        let is_stale = matches!(self.queue.front(), Some(Expect { due: Due::Stale, .. }));
         // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
         let mut hidden = silent;
         let extended = !matches!(
@@ -189,6 +206,13 @@ impl Machine {
         if hidden {
             self.failed = false;
             return Keep::Drop;
+        }
+        if is_stale {
+            // PostgreSQL's own words for it (RevalidateCachedQuery), which drivers know and answer by preparing anew.
+            let problem = Problem::new("0A000", "cached plan must not change result type");
+            let mut bytes = Vec::new();
+            message::error(&mut bytes, &problem);
+            return Keep::Instead(bytes);
         }
         self.translate_names(body)
     }
@@ -389,4 +413,20 @@ impl Machine {
             }
         }
     }
+}
+
+/// What a client knows a statement's result by: names, types and modifiers of its columns. The origin of a column (table
+/// and attribute number) may change without anybody decoding it otherwise.
+fn shape(tag: u8, body: &[u8]) -> Box<[u8]> {
+    let mut shape = vec![tag];
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((name, fields)) = fields::cstr(rest) {
+        let Some((fields, after)) = fields.split_at_checked(18) else { break };
+        shape.extend_from_slice(name);
+        shape.push(0);
+        // Table OID (4) and attribute number (2), then type OID, size and modifier (10), then the format code (2).
+        shape.extend_from_slice(&fields[6..16]);
+        rest = after;
+    }
+    shape.into()
 }

@@ -232,6 +232,39 @@ fn errors_name_a_statement_as_the_client_does() {
     assert!(heard.contains("prepared statement \"mine\" already exists"), "{heard}");
 }
 
+/// A RowDescription of one column `a` with this type.
+fn row(type_oid: u32) -> Vec<u8> {
+    m(b'T', &[&[0, 1], b"a\0", &[0; 6], &type_oid.to_be_bytes(), &[0; 8]])
+}
+
+#[test]
+fn a_statement_described_before_ddl_is_only_used_where_it_still_has_its_shape() {
+    let (mut story, mut one) = (Story::new(), Memory::default());
+    let describe = m(b'D', &[b"S", b"s\0"]);
+    story.send(&mut one, &cat(&[&p("s", "SELECT a FROM t"), &describe, &s()]));
+    story.answer(&mut one, &cat(&[OK_1, &m(b't', &[&[0, 0]]), &row(23), &z(b'I')]));
+    story.generation += 1;
+    let bind = cat(&[&b("s"), &e(), &s()]);
+    let looked = "P(pgbaton_1SELECT a FROM t) D(Spgbaton_1) H()";
+
+    // On a server that lacks it the shape is asked for, and nothing sent before the answer.
+    let mut same = Memory::default();
+    let (sent, _, step) = story.send_raw(Some(&mut same), &bind);
+    assert_eq!((show(&sent).as_str(), step), (looked, ClientStep::Full));
+    let (heard, _) = story.answer(&mut same, &cat(&[OK_1, &m(b't', &[&[0, 0]]), &row(23)]));
+    assert_eq!(heard, "");
+    assert_eq!(story.send(&mut same, &bind).0, "B(pgbaton_1) E() S()");
+    story.answer(&mut same, &cat(&[OK_2, &c("SELECT 1"), &z(b'I')]));
+
+    let mut other = Memory::default();
+    assert_eq!(show(&story.send_raw(Some(&mut other), &bind).0), looked);
+    story.answer(&mut other, &cat(&[OK_1, &m(b't', &[&[0, 0]]), &row(25)]));
+    assert_eq!(story.send(&mut other, &bind).0, "C(Spgbaton_1) B(pgbaton_stale) E() S()");
+    let refused = fails("26000", "prepared statement \"pgbaton_stale\" does not exist");
+    let (heard, rest) = story.answer(&mut other, &cat(&[&m(b'3', &[]), &refused, &z(b'I')]));
+    assert!(heard.contains("C0A000Mcached plan must not change result type") && rest, "{heard}");
+}
+
 #[test]
 fn the_least_recently_used_statement_makes_room() {
     let (mut story, mut server) = (Story::new(), Memory::default());
