@@ -15,6 +15,7 @@
 
 mod client;
 mod server;
+mod statements;
 #[cfg(test)]
 mod tests;
 
