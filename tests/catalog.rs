@@ -76,7 +76,7 @@ async fn connect(socket_dir: &Path) -> Result<Client, tokio_postgres::Error> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGQUIT, through pg_ctl: the server's children and its shared memory go too.
+        // SIGQUIT is an immediate stop: the server's children and its shared memory go too.
         let _ = Command::new("kill").arg("-QUIT").arg(self.process.id().to_string()).status();
         let _ = self.process.wait();
     }

@@ -176,6 +176,50 @@ fn an_interrupted_start_of_the_demo_cleans_up_and_says_so() {
 }
 
 #[test]
+fn the_demo_tells_how_to_connect_and_is_gone_after_ctrl_c() {
+    let parent = tempfile::tempdir().unwrap();
+    let (mut child, directory) = demo(parent.path(), &[]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    for line in lines.by_ref() {
+        said.push(line);
+        if said.last().is_some_and(|line| line.starts_with("Ctrl-C")) {
+            break;
+        }
+    }
+    // The line is to be typed as it stands, so it is.
+    let connect = said.iter().find(|line| line.contains("PGPASSWORD=demo psql")).expect("how to connect").trim();
+    let typed = format!("{connect} -XAtc 'SELECT pg_is_in_recovery(), current_user, current_database()'");
+    let path = format!("{}:{}", support::bin().directory().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").args(["-c", &typed]).env("PATH", path).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "f|demo|demo\n", "{output:?}");
+
+    let pids = server_pids(&directory);
+    assert_eq!(pids.len(), 2);
+    for pid in &pids {
+        assert!(said.iter().any(|line| line.ends_with(&format!("pid {pid}"))), "{said:?}");
+    }
+    support::send(child.id(), Signal::INT);
+    assert_eq!(wait_for_end(&mut child, DEADLINE), Some(0));
+    assert_eq!(lines.last().unwrap(), "Stopped; nothing is left behind.");
+    assert!(!pids.into_iter().any(is_alive));
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_demo_that_is_kept_leaves_its_data_and_no_process() {
+    let parent = tempfile::tempdir().unwrap();
+    let (mut child, directory) = demo(parent.path(), &["--keep"]);
+    wait_until(DEADLINE, "both servers run", || server_pids(&directory).len() == 2);
+    let pids = server_pids(&directory);
+    support::send(child.id(), Signal::TERM);
+    assert_eq!(wait_for_end(&mut child, DEADLINE), Some(0));
+    assert!(!pids.into_iter().any(is_alive));
+    assert!(directory.join("data/n1/PG_VERSION").exists());
+    assert!(directory.join("log/n1.log").exists());
+}
+
+#[test]
 fn the_demo_does_not_start_servers_when_its_address_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

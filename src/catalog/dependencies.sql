@@ -1,55 +1,40 @@
--- Second question, asked only when there is a suspect at all: which object uses which, and what they are called. A rule,
--- default, constraint, trigger, policy or index counts as the table (or domain) it belongs to.
-WITH part (classid, objid, sort, oid) AS (
-    SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, oid, 'r', ev_class FROM pg_catalog.pg_rewrite WHERE oid >= 16384
-    UNION ALL
-    SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, oid, 'r', adrelid FROM pg_catalog.pg_attrdef
-    UNION ALL
-    SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid, CASE WHEN conrelid <> 0 THEN 'r' ELSE 't' END,
-           CASE WHEN conrelid <> 0 THEN conrelid ELSE contypid END
-      FROM pg_catalog.pg_constraint WHERE oid >= 16384
-    UNION ALL
-    SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid, 'r', tgrelid FROM pg_catalog.pg_trigger
-     WHERE NOT tgisinternal AND tgenabled <> 'D'
-    UNION ALL
-    SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, oid, 'r', polrelid FROM pg_catalog.pg_policy
-    UNION ALL
-    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 'r', coalesce(i.indrelid, c.oid)
-      FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid WHERE c.oid >= 16384
-    UNION ALL
-    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 'f', oid FROM pg_catalog.pg_proc WHERE oid >= 16384
-    UNION ALL
-    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 't', oid FROM pg_catalog.pg_type WHERE oid >= 16384
-)
-SELECT DISTINCT 'uses', part.sort, part.oid,
-       CASE d.refclassid WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN 'f'
-                         WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN 'r'
-                         WHEN 'pg_catalog.pg_type'::pg_catalog.regclass THEN 't'
-                         WHEN 'pg_catalog.pg_operator'::pg_catalog.regclass THEN 'o'
-                         ELSE 'c' END,
-       d.refobjid
-  FROM pg_catalog.pg_depend d JOIN part ON part.classid = d.classid AND part.objid = d.objid
- WHERE d.deptype IN ('n', 'a', 'i') AND d.refobjid >= 16384
-   AND (d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass,
-                         'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass)
+-- Second question, asked only when there is a suspect at all: which object uses which, and what they are called. The
+-- joining is done by the asker: without statistics on the catalogs PostgreSQL may choose a plan that takes minutes.
+
+-- A rule, default, constraint, trigger, policy or index counts as the table (or domain) it belongs to.
+SELECT 'part', 'pg_catalog.pg_rewrite'::pg_catalog.regclass::oid, oid, 'r', ev_class FROM pg_catalog.pg_rewrite WHERE oid >= 16384
+UNION ALL
+SELECT 'part', 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid, oid, 'r', adrelid FROM pg_catalog.pg_attrdef
+UNION ALL
+SELECT 'part', 'pg_catalog.pg_constraint'::pg_catalog.regclass::oid, oid, CASE WHEN conrelid <> 0 THEN 'r' ELSE 't' END,
+       CASE WHEN conrelid <> 0 THEN conrelid ELSE contypid END
+  FROM pg_catalog.pg_constraint WHERE contype IN ('c', 'x', 'f')
+UNION ALL
+SELECT 'part', 'pg_catalog.pg_trigger'::pg_catalog.regclass::oid, oid, 'r', tgrelid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'
+UNION ALL
+SELECT 'part', 'pg_catalog.pg_policy'::pg_catalog.regclass::oid, oid, 'r', polrelid FROM pg_catalog.pg_policy
+UNION ALL
+SELECT 'part', 'pg_catalog.pg_class'::pg_catalog.regclass::oid, indexrelid, 'r', indrelid FROM pg_catalog.pg_index WHERE indexrelid >= 16384
+UNION ALL
+-- A row type uses the types of its columns, as its table does.
+SELECT 'part', 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid, 't', reltype FROM pg_catalog.pg_class WHERE oid >= 16384 AND reltype <> 0;
+
+SELECT DISTINCT 'depends', classid, objid, refclassid, refobjid
+  FROM pg_catalog.pg_depend
+ WHERE deptype IN ('n', 'a', 'i') AND refobjid >= 16384 AND objid >= 16384
+   AND (refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass,
+                       'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass)
         -- A table does not use the tables its foreign keys, triggers or row type depend on.
-        OR d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-           AND d.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
-                             'pg_catalog.pg_proc'::pg_catalog.regclass))
-UNION ALL
--- A row type uses the types of its columns.
-SELECT 'uses', 't', c.reltype, 't', d.refobjid
-  FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
- WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
-   AND d.deptype = 'n' AND c.reltype <> 0
-UNION ALL
+        OR refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+                           'pg_catalog.pg_proc'::pg_catalog.regclass));
+
 -- What is done to a referenced table is done to the referencing one, if the foreign key says so or TRUNCATE cascades.
 SELECT 'uses', 'r', k.confrelid, 'r', k.conrelid
   FROM pg_catalog.pg_constraint k
  WHERE k.contype = 'f'
    AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd')
-        OR EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                    WHERE t.tgrelid = k.conrelid AND NOT t.tgisinternal AND (t.tgtype & 32) <> 0))
+        OR k.conrelid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND (tgtype & 32) <> 0))
 UNION ALL
 SELECT 'uses', 'r', inhparent, 'r', inhrelid FROM pg_catalog.pg_inherits
 UNION ALL
@@ -83,11 +68,10 @@ SELECT 'name', 'r', c.oid, c.relname
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid >= 16384 AND c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname !~ '^pg_temp_'
 UNION ALL
+-- Without arrays and row types, which are called as their elements and tables are.
 SELECT 'name', 't', t.oid, t.typname
-  FROM pg_catalog.pg_type t
-  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-  LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
- WHERE t.oid >= 16384 AND t.typtype <> 'p' AND (t.typelem = 0 OR t.typlen > 0) AND coalesce(c.relkind, 'c') = 'c'
-   AND n.nspname !~ '^pg_temp_'
+  FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+ WHERE t.oid >= 16384 AND (t.typelem = 0 OR t.typlen > 0) AND n.nspname !~ '^pg_temp_'
+   AND (t.typrelid = 0 OR t.typrelid IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'c'))
 UNION ALL
 SELECT 'name', 'o', o.oid, o.oprname FROM pg_catalog.pg_operator o WHERE o.oid >= 16384

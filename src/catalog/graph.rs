@@ -28,6 +28,18 @@ impl Sort {
             _ => return None,
         })
     }
+
+    /// By the number of the system catalog that holds the object, which is the same in every version.
+    pub fn of_catalog(catalog: u32) -> Option<Sort> {
+        Some(match catalog {
+            1255 => Sort::Function,
+            1259 => Sort::Relation,
+            1247 => Sort::Type,
+            2617 => Sort::Operator,
+            2616 => Sort::OperatorClass,
+            _ => return None,
+        })
+    }
 }
 
 pub(super) type Object = (Sort, u32);

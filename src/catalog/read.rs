@@ -4,9 +4,11 @@ use super::functions::Function;
 use super::graph::{Graph, Object, Sort};
 use crate::sql::body::{builtin_names, pins_of_builtin};
 use crate::sql::{Pins, Suspects, quote_literal};
+use hashbrown::HashMap;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 const FUNCTIONS: &str = include_str!("functions.sql");
+/// All `part` rows of its answer come before the `depends` rows.
 const DEPENDENCIES: &str = include_str!("dependencies.sql");
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,8 @@ pub enum CatalogError {
     #[error("the reading of the catalog was stopped")]
     Stopped,
 }
+
+const UNKNOWN_OBJECT: CatalogError = CatalogError::Answer("an unknown kind of object");
 
 /// Everything in the client's database whose mention may leave session state behind. Any role may ask: the catalogs it
 /// reads are open to all. A change that commits meanwhile may be missing.
@@ -80,8 +84,21 @@ impl First {
     }
 
     fn finish(mut self, answer: &[SimpleQueryMessage]) -> Result<Suspects, CatalogError> {
+        // An object of a system catalog: the catalog's number and its own.
+        let mut parts: HashMap<(u32, u32), Vec<Object>> = HashMap::new();
         for row in rows(answer) {
             match text(row, 0)? {
+                "part" => parts.entry((oid(row, 1)?, oid(row, 2)?)).or_default().push(object(row, 3)?),
+                "depends" => {
+                    let (user, used) = ((oid(row, 1)?, oid(row, 2)?), (oid(row, 3)?, oid(row, 4)?));
+                    let used = (Sort::of_catalog(used.0).ok_or(UNKNOWN_OBJECT)?, used.1);
+                    for owner in parts.get(&user).into_iter().flatten() {
+                        self.graph.add_use(*owner, used);
+                    }
+                    if let Some(sort) = Sort::of_catalog(user.0) {
+                        self.graph.add_use((sort, user.1), used);
+                    }
+                }
                 "uses" => self.graph.add_use(object(row, 1)?, object(row, 3)?),
                 "name" => self.graph.add_name(object(row, 1)?, readable(row, 3).unwrap_or(Suspects::NOT_ASCII).into()),
                 _ => return Err(CatalogError::Answer("an unknown kind of row")),
@@ -117,6 +134,6 @@ fn oid(row: &SimpleQueryRow, column: usize) -> Result<u32, CatalogError> {
 }
 
 fn object(row: &SimpleQueryRow, column: usize) -> Result<Object, CatalogError> {
-    let sort = Sort::of(text(row, column)?).ok_or(CatalogError::Answer("an unknown kind of object"))?;
+    let sort = Sort::of(text(row, column)?).ok_or(UNKNOWN_OBJECT)?;
     Ok((sort, oid(row, column + 1)?))
 }

@@ -198,7 +198,7 @@ fn greeting(cluster: &Cluster, listen: SocketAddr) -> String {
          \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -c 'SELECT inet_server_port(), pg_is_in_recovery()'\n\
          \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -d pgbaton -c 'SHOW POOLS'\n\
          \nCtrl-C stops everything{}.",
-        if cluster.is_kept() { " and keeps the directory" } else { " and removes it" },
+        if cluster.is_kept() { " and keeps the directory" } else { " and removes the directory" },
         ip = listen.ip(),
         port = listen.port(),
     );

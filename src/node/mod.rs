@@ -54,6 +54,12 @@ SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
        current_user::text";
 
+const CONSOLE: &str = "
+SELECT pg_has_role(oid, 'pg_monitor', 'MEMBER'),
+       rolsuper OR EXISTS (SELECT FROM pg_roles AS admin
+                           WHERE admin.rolname = 'pgbaton_admin' AND pg_has_role(role.oid, admin.oid, 'MEMBER'))
+FROM pg_roles AS role WHERE rolname = $1";
+
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("node {node}: {reason}")]
@@ -157,6 +163,18 @@ impl Control {
             // PostgreSQL shows this unsigned number as a signed one.
             system_identifier: row.try_get::<_, i64>(4).map_err(bad)? as u64,
         })
+    }
+
+    /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
+    pub async fn console_right(&self, role: &str) -> Result<(bool, bool), NodeError> {
+        let primary = self.inner.primary(Instant::now() + ROLE_DEADLINE).await?;
+        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let rows = self.inner.ask(keeper, CONSOLE, &[(&role, Type::TEXT)], ROLE_DEADLINE).await?;
+        let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
+        match rows.first() {
+            Some(row) => Ok((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?)),
+            None => Ok((false, false)),
+        }
     }
 
     /// A connection of its own to a database on the current primary, as the control user.

@@ -3,7 +3,7 @@
 //! A session compares its own state with this memory when it takes the connection, and brings the two together before
 //! the first statement. Pure data: the pool stores it next to the socket, `session` reads and writes it.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -12,9 +12,7 @@ use hashbrown::HashMap;
 use crate::sql::{Statement, quote_ident};
 
 fn hash_of(value: impl Hash) -> u64 {
-    let mut hasher = FixedState::default().build_hasher();
-    value.hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one(value)
 }
 
 /// The parameters a server reports (`GUC_REPORT`), as one comparable value. Cheap to compare: the hash is kept.
@@ -200,6 +198,9 @@ pub struct Prepared {
 /// The prefix of statement names on servers.
 pub const PREFIX: &str = "pgbaton_";
 
+/// [`Memory::sole_session`] of a connection that several sessions have used.
+pub const MANY: u64 = u64::MAX;
+
 /// What a server connection has been told.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -212,6 +213,8 @@ pub struct Memory {
     pub unnamed: u64,
     /// The session that used this connection last; 0 for none.
     pub last_session: u64,
+    /// The only session that has ever used this connection; 0 for none, [`MANY`] for several.
+    pub sole_session: u64,
     /// The server process has a schema for temporary objects. It stays, empty, even after DISCARD ALL.
     pub has_temp_schema: bool,
     /// Statements carry the client's own names (the session asked to look at them).
@@ -284,7 +287,7 @@ mod tests {
         let a = Image::default().with_setting("timezone", b"SET timezone TO 'UTC'");
         let both = a.with_setting("search_path", b"set search_path = x");
         assert_eq!(steps(&a, &both), ["set search_path = x"]);
-        assert_eq!(steps(&both, &a), ["RESET search_path"]);
+        assert_eq!(steps(&both, &a), ["RESET \"search_path\""]);
         assert!(steps(&both, &both.clone()).is_empty());
     }
 

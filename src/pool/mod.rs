@@ -30,6 +30,8 @@ pub use server::{CancelGate, Server, ServerIdentity};
 pub struct Limits {
     /// Server connections per (node, database, user).
     pub pool_size: usize,
+    /// Clients that may wait for one at the same time, for each pool.
+    pub max_waiting: usize,
     /// How long a client waits for one.
     pub wait: Duration,
     /// How long opening one may take, login included.
@@ -67,6 +69,8 @@ pub struct Want<'a> {
 pub enum AcquireError {
     #[error("all {size} server connections stayed in use for {} s", waited.as_secs())]
     Exhausted { size: usize, waited: Duration },
+    #[error("{waiting} clients are waiting for a server connection already")]
+    Crowded { waiting: usize },
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The pool was closed while waiting (another node is the primary now): ask for the right pool again.
@@ -228,10 +232,8 @@ impl Pool {
                 && server.generation == self.generation.load(Ordering::Relaxed)
                 && server.is_alive()
                 && server.move_to(want.worker).is_ok();
-            if !fits {
-                if let Some(server) = object.server.take() {
-                    server.close();
-                }
+            if !fits && let Some(server) = object.server.take() {
+                server.close();
             }
         }
         let mut lease = Lease { object: Some(object), pool: self.clone() };
@@ -256,15 +258,18 @@ impl Pool {
         {
             return Ok(object);
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let limits = self.limits();
+        let ahead = self.waiting.fetch_add(1, Ordering::SeqCst);
         let _counted = Counted(&self.waiting);
+        if ahead >= limits.max_waiting {
+            return Err(AcquireError::Crowded { waiting: ahead });
+        }
         // One may have been given back to a worker's list before it saw us waiting.
         if let Some(mut lease) = self.take_idle(want)
             && let Some(object) = lease.object.take()
         {
             return Ok(object);
         }
-        let limits = self.limits();
         let timeouts = Timeouts { wait: Some(limits.wait), create: None, recycle: None };
         match self.inner.timeout_get(&timeouts).await {
             Ok(object) => Ok(object),

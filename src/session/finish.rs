@@ -82,10 +82,10 @@ impl Session {
         if self.machine.pins().is_empty() && self.machine.is_at_rest() && self.to_server.is_empty() {
             self.me.client.set_server(None);
             self.me.client.set_activity(Activity::Idle);
-            if let Some(mut lease) = self.lease.take() {
-                if lease.server().unread.is_empty() {
-                    lease.release();
-                }
+            if let Some(mut lease) = self.lease.take()
+                && lease.server().unread.is_empty()
+            {
+                lease.release();
             }
         } else if let Some(lease) = &mut self.lease {
             self.me.client.set_server(Some(lease.server().identity.clone()));

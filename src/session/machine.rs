@@ -24,7 +24,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::prepared::Registry;
-use crate::pool::memory::{Image, Memory, Parameters, Prepared};
+use crate::pool::memory::{Image, MANY, Memory, Parameters, Prepared};
 use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, quote_literal};
 use crate::wire::frame::{self, Malformed};
 use crate::wire::message;
@@ -348,6 +348,11 @@ impl Machine {
         self.server_pid = server_pid;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;
+        if memory.sole_session == 0 {
+            memory.sole_session = self.session;
+        } else if memory.sole_session != self.session {
+            memory.sole_session = MANY;
+        }
         if !Arc::ptr_eq(&memory.image, &self.image) {
             memory.image = self.image.clone();
         }

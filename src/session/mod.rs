@@ -23,7 +23,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::auth::Credential;
-use crate::net::Stream;
+use crate::net::{Peer, Stream};
 use crate::pool::memory::Parameters;
 use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
@@ -31,7 +31,7 @@ use crate::sql::Pin;
 use crate::types::Topology;
 use crate::wire::message::{self, Problem};
 use clients::{Activity, Arrival, Registered};
-use login::{Admitted, Peer};
+use login::Admitted;
 use machine::{Before, Machine};
 use relay::Step;
 use shared::{Database, Shared};
@@ -153,6 +153,10 @@ impl From<AcquireError> for Refusal {
             AcquireError::Exhausted { .. } => Refusal::Ours(
                 Problem::new("53300", error.to_string())
                     .hint("Raise proxy.pool_size, or look at SHOW CLIENTS for sessions that hold one."),
+            ),
+            AcquireError::Crowded { .. } => Refusal::Ours(
+                Problem::new("53300", error.to_string())
+                    .hint("proxy.max_waiting bounds the queue; raise proxy.pool_size to make it shorter."),
             ),
             AcquireError::Retired => Refusal::Ours(Problem::new("57P03", error.to_string())),
         }

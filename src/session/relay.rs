@@ -156,10 +156,10 @@ impl Session {
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Step>> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
         let server = lease.server();
-        if !self.to_server.is_empty() {
-            if let Err(error) = drain(&mut server.stream, cx, &mut self.to_server) {
-                return Poll::Ready(Some(Step::ServerGone(error)));
-            }
+        if !self.to_server.is_empty()
+            && let Err(error) = drain(&mut server.stream, cx, &mut self.to_server)
+        {
+            return Poll::Ready(Some(Step::ServerGone(error)));
         }
         if let Err(error) = flush(&mut server.stream, cx) {
             return Poll::Ready(Some(Step::ServerGone(error)));

@@ -88,7 +88,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 
 /// A proxy in this process, stopped when dropped.
 pub struct InProcess {
-    running: Option<app::Running>,
+    running: Option<std::sync::Arc<app::Running>>,
     pub address: SocketAddr,
     pub directory: tempfile::TempDir,
 }

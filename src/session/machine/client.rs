@@ -533,14 +533,7 @@ impl Machine {
             }
             let pins = statement.pins.union(statement.pins_at_commit);
             let new = |pin: Pin| pins.contains(pin) && !self.pins.contains(pin);
-            // With `pg_temp` in its search_path a transaction counts as having used temporary objects just when it made
-            // the schema for them, so it must not find one of somebody else's making.
-            if new(Pin::Temporary)
-                && memory.has_temp_schema
-                && self.status == Tx::Idle
-                && self.pins.is_empty()
-                && matches!(&statement.kind, Kind::Set { name, .. } if &**name == "search_path")
-            {
+            if self.needs_fresh_server(statement, memory) {
                 return Some(Before::FreshServer);
             }
             if new(Pin::Introspection) && !self.native {
@@ -554,6 +547,24 @@ impl Machine {
             }
         }
         None
+    }
+
+    /// Statements that would show what an earlier session has left in the server process where nothing undoes it.
+    fn needs_fresh_server(&self, statement: &Statement, memory: &Memory) -> bool {
+        if self.status != Tx::Idle || !self.pins.is_empty() {
+            return false;
+        }
+        match &statement.kind {
+            // With `pg_temp` in its search_path a transaction counts as having used temporary objects just when it made
+            // the schema for them.
+            Kind::Set { name, .. } if &**name == "search_path" => {
+                let pins = statement.pins.union(statement.pins_at_commit);
+                memory.has_temp_schema && pins.contains(Pin::Temporary)
+            }
+            // Once PL/pgSQL is loaded in a process, it refuses settings it does not know; before that it could not.
+            Kind::Set { name, .. } => name.starts_with("plpgsql.") && memory.sole_session != self.session,
+            _ => false,
+        }
     }
 
     /// The statement is about to be sent: what it leaves behind even if it fails counts from now.

@@ -1,0 +1,504 @@
+//! Builds everything once from the configuration, runs it, and shuts it down in order.
+//!
+//! Two kinds of threads: one for the control plane (the monitor, catalog facts, reloads, reaping idle connections), and one
+//! per worker for clients. A worker is a runtime of its own; a client stays with the worker it was handed to.
+
+mod listen;
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::admin::console::{self, Console, Right};
+use crate::auth::MockSecret;
+use crate::catalog::Facts;
+use crate::config::Config;
+use crate::monitor::{self, MonitorConfig, Observation, Sighting};
+use crate::net::{Peer, Stream};
+use crate::node::Control;
+use crate::pool::Pools;
+use crate::session::clients::Wish;
+use crate::session::login;
+use crate::session::shared::Shared;
+use crate::session::{self, Arrived};
+use crate::telemetry::LevelHandle;
+use crate::types::NodeId;
+use listen::{Arrival, Listener};
+
+/// How often idle and old server connections are looked for.
+const REAP: Duration = Duration::from_secs(5);
+
+/// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
+const FACTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a drain looks whether all clients are gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("proxy.listen: cannot listen on {listen}: {source}")]
+    Listen { listen: String, source: std::io::Error },
+    #[error("{key}: {reason}")]
+    Setting { key: &'static str, reason: String },
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    #[error("cannot start {what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+}
+
+/// A running proxy. It stops when told to, or when dropped (then without waiting for clients).
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    config: Mutex<Config>,
+    config_path: Option<PathBuf>,
+    level: Option<LevelHandle>,
+    control: Control,
+    /// Closing it ends every thread's runtime.
+    stop: watch::Sender<bool>,
+    /// Ends accepting.
+    refuse: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Worker {
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    clients: Arc<AtomicUsize>,
+}
+
+/// Starts the proxy in threads of its own.
+pub fn start(config: Config) -> Result<Arc<Running>, StartError> {
+    start_with(config, None, None)
+}
+
+fn start_with(
+    config: Config,
+    config_path: Option<PathBuf>,
+    level: Option<LevelHandle>,
+) -> Result<Arc<Running>, StartError> {
+    let mut listeners = Vec::new();
+    for listen in &config.proxy.listen {
+        listeners.extend(listen::open(listen, config.proxy.unix_port())?);
+    }
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::address).collect();
+    let workers = match config.proxy.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let (refuse, refused) = watch::channel(false);
+    let node_tls = settings::node_tls(&config)?;
+    let look_now = Arc::new(Notify::new());
+    let control_config = settings::control(&config, node_tls.clone())?;
+    let addresses_of_nodes: Vec<_> = control_config.nodes.iter().map(|(address, _)| address.clone()).collect();
+    let (topology, topology_seen) = watch::channel(Arc::new(monitor::unseen(&addresses_of_nodes)));
+    let control_runtime = runtime()?;
+    let control = {
+        // Its connections live in the control plane's runtime, whoever asks.
+        let _inside = control_runtime.enter();
+        Control::new(control_config, topology_seen.clone())
+    };
+    let login = settings::login(&config, control.clone(), MockSecret::generate())?;
+    let pools = Pools::new(settings::limits(&config), node_tls, workers);
+    let (databases, mut new_databases) = mpsc::unbounded_channel::<(Arc<str>, Arc<Facts>)>();
+    let shared = Arc::new(Shared::new(
+        settings::session(&config),
+        login,
+        pools,
+        topology_seen.clone(),
+        look_now.clone(),
+        Box::new(move |name, facts| {
+            // The control thread is only gone when everything ends.
+            let _ = databases.send((name, facts));
+        }),
+    ));
+
+    let mut threads = Vec::new();
+    let probing =
+        MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
+    {
+        let (control, shared, stopped) = (control.clone(), shared.clone(), stopped.clone());
+        let body = async move {
+            let asked = control.clone();
+            tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
+            tokio::spawn(follow_primary(shared.clone()));
+            tokio::spawn(report_rights(control.clone(), shared.clone()));
+            tokio::spawn(async move {
+                while let Some((name, facts)) = new_databases.recv().await {
+                    let control = control.clone();
+                    let connect = move || {
+                        let (control, name) = (control.clone(), name.clone());
+                        async move { control.client_for(&name).await }
+                    };
+                    tokio::spawn(facts.keep_fresh(connect, FACTS_INTERVAL));
+                }
+            });
+            loop {
+                tokio::time::sleep(REAP).await;
+                shared.pools.reap();
+            }
+        };
+        threads.push(thread("control".into(), control_runtime, stopped, body)?);
+    }
+    let running = Arc::new(Running {
+        addresses,
+        shared: shared.clone(),
+        config: Mutex::new(config),
+        config_path,
+        level,
+        control,
+        stop,
+        refuse,
+        threads: Mutex::default(),
+    });
+    let console = {
+        let weak = Arc::downgrade(&running);
+        let reload = move || match weak.upgrade() {
+            Some(running) => running.reload(),
+            None => Err("shutting down".to_owned()),
+        };
+        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload) })
+    };
+
+    let mut hands = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..workers {
+        let (arrivals, inbox) = mpsc::unbounded_channel();
+        hands.push(Worker { arrivals, clients: Arc::default() });
+        inboxes.push(inbox);
+    }
+    let hands: Arc<[Worker]> = hands.into();
+    let mut listeners: Vec<Option<Listener>> = listeners.into_iter().map(Some).collect();
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let mine: Vec<Listener> = listeners
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| at % workers == index)
+            .filter_map(|(_, l)| l.take())
+            .collect();
+        let body = work(
+            index,
+            inbox,
+            mine,
+            hands.clone(),
+            refused.clone(),
+            shared.clone(),
+            console.clone(),
+            running.control.clone(),
+        );
+        threads.push(thread(format!("worker-{index}"), runtime()?, stopped.clone(), body)?);
+    }
+    *running.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+    for address in &running.addresses {
+        tracing::info!(%address, "listening");
+    }
+    Ok(running)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System { what: "a runtime", source })
+}
+
+/// A thread with a runtime of its own that runs `body` until everything stops.
+fn thread(
+    name: String,
+    runtime: tokio::runtime::Runtime,
+    mut stopped: watch::Receiver<bool>,
+    body: impl Future<Output = ()> + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = body => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+            });
+            runtime.shutdown_timeout(Duration::from_millis(100));
+        })
+        .map_err(|source| StartError::System { what: "a thread", source })
+}
+
+/// A worker: takes in the connections handed to it, and accepts for its share of the listeners.
+async fn work(
+    index: usize,
+    mut inbox: mpsc::UnboundedReceiver<Arrival>,
+    listeners: Vec<Listener>,
+    workers: Arc<[Worker]>,
+    refused: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+    console: Arc<Console>,
+    control: Control,
+) {
+    for listener in listeners {
+        let workers = workers.clone();
+        let mut refused = refused.clone();
+        tokio::spawn(async move {
+            let hand_over = |arrival| {
+                let fewest = workers.iter().min_by_key(|worker| worker.clients.load(Ordering::Relaxed));
+                if let Some(worker) = fewest {
+                    worker.clients.fetch_add(1, Ordering::Relaxed);
+                    // A worker that is gone means that everything is ending; the connection closes with it.
+                    let _ = worker.arrivals.send(arrival);
+                }
+            };
+            tokio::select! {
+                result = listen::accept_all(listener, hand_over) => {
+                    if let Err(error) = result {
+                        tracing::error!(%error, "a listener failed");
+                    }
+                }
+                _ = refused.wait_for(|refused| *refused) => {}
+            }
+        });
+    }
+    while let Some(arrival) = inbox.recv().await {
+        let clients = workers[index].clients.clone();
+        let (shared, console, control) = (shared.clone(), console.clone(), control.clone());
+        tokio::spawn(async move {
+            let _gone = Leaves(clients);
+            let (stream, peer) = match arrival {
+                Arrival::Tcp(socket, address) => {
+                    (TcpStream::from_std(socket).and_then(Stream::tcp), Peer::Tcp(address))
+                }
+                Arrival::Unix(socket) => (UnixStream::from_std(socket).map(Stream::unix), Peer::Local),
+            };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
+            };
+            if let Arrived::Console(client) = session::serve(stream, peer, shared, index).await {
+                Box::pin(serve_console(*client, &console, &control, index)).await;
+            }
+        });
+    }
+}
+
+struct Leaves(Arc<AtomicUsize>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve_console(client: login::Client, console: &Console, control: &Control, worker: usize) {
+    let right = match control.console_right(&client.user).await {
+        Ok((_, true)) => Right::Act,
+        Ok((true, false)) => Right::Show,
+        Ok((false, false)) => Right::None,
+        Err(error) => {
+            tracing::warn!(%error, "could not ask for the rights of a console user");
+            Right::None
+        }
+    };
+    console::serve(client, right, console, worker).await;
+}
+
+/// One look at one node.
+async fn look(control: Control, node: NodeId) -> Observation {
+    let status = control.status(&node).await.map_err(|error| error.to_string())?;
+    Ok(Sighting {
+        is_in_recovery: status.is_in_recovery,
+        timeline: status.timeline,
+        lsn: status.lsn,
+        system_identifier: status.system_identifier,
+    })
+}
+
+/// Closes the pools of a node that is no longer the primary.
+async fn follow_primary(shared: Arc<Shared>) {
+    let mut topology = shared.topology.clone();
+    let mut version = 0;
+    loop {
+        let now = topology.borrow_and_update().clone();
+        if now.version != version {
+            version = now.version;
+            if let Some(primary) = now.primary() {
+                shared.pools.keep_only(&primary.address.id);
+                shared.forget_greetings();
+            }
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says what the control user cannot do, once there is a primary to ask.
+async fn report_rights(control: Control, shared: Arc<Shared>) {
+    let mut topology = shared.topology.clone();
+    if topology.wait_for(|topology| topology.primary().is_some()).await.is_err() {
+        return;
+    }
+    match control.check_rights().await {
+        Ok(missing) => {
+            for right in missing {
+                tracing::error!("cluster.control_user: {right}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "could not check the rights of the control user"),
+    }
+}
+
+impl Running {
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    /// Waits until a primary is known, for at most `limit`. False if none was.
+    pub fn wait_for_primary(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.shared.topology.borrow().primary().is_none() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// Reads the configuration file again and applies what can change. The answer names what was applied and what waits
+    /// for a restart; a file with mistakes changes nothing.
+    pub fn reload(&self) -> Result<String, String> {
+        let Some(path) = &self.config_path else { return Err("there is no configuration file".into()) };
+        let report = self.apply(path).map_err(|error| error.to_string());
+        match &report {
+            Ok(report) => tracing::info!("reload: {report}"),
+            Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
+        }
+        report
+    }
+
+    fn apply(&self, path: &Path) -> Result<String, StartError> {
+        let new = Config::load(path)?;
+        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = current.changes(&new);
+        // Everything that can fail comes before anything is changed.
+        let login = settings::login(&new, self.control.clone(), self.shared.login.load().mock.clone())?;
+        if let Some(level) = &self.level {
+            level.set(&new.log.level).map_err(|reason| StartError::Setting { key: "log.level", reason })?;
+        }
+        self.shared.login.store(Arc::new(login));
+        self.shared.settings.store(Arc::new(settings::session(&new)));
+        self.shared.pools.set_limits(settings::limits(&new));
+        *current = new;
+        let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+        Ok(format!("applied: {}; needs a restart: {}", list(&changes.applied), list(&changes.needs_restart)))
+    }
+
+    /// Takes no new clients, lets open transactions end for `limit`, then ends what is left. Stops waiting early when
+    /// `hurry` fires.
+    async fn drain(&self, limit: Duration, hurry: impl Future<Output = ()>) {
+        self.refuse.send_replace(true);
+        for client in self.shared.clients.all() {
+            client.ask(Wish::Drain);
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        let empty = async {
+            while self.shared.clients.count() > 0 && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = empty => {}
+            () = hurry => {}
+        }
+        let left = self.shared.clients.all();
+        if !left.is_empty() {
+            tracing::warn!(clients = left.len(), "ending clients that were still in a transaction");
+        }
+        for client in left {
+            client.ask(Wish::Kill);
+        }
+        // Long enough for their farewell to be written; nobody waits for a client that does not read it.
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(500);
+        while self.shared.clients.count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Stops in order: listeners, clients, server connections, threads.
+    pub fn stop(&self) {
+        let limit = self.config.lock().unwrap_or_else(PoisonError::into_inner).proxy.drain_timeout;
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            runtime.block_on(self.drain(limit, std::future::pending()));
+        }
+        self.end();
+    }
+
+    fn end(&self) {
+        self.refuse.send_replace(true);
+        self.shared.pools.close();
+        self.stop.send_replace(true);
+        for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
+            // The console may be what dropped the last handle; a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread ended with a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// `pgbaton serve`: runs until SIGTERM or SIGINT. A second one quits without waiting for clients.
+pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -> Result<(), StartError> {
+    let limit = config.proxy.drain_timeout;
+    let running = start_with(config, Some(config_path), level)?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let failed = |source| StartError::System { what: "signal handling", source };
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    // Reported in the log.
+                    let _ = running.reload();
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        tracing::info!(
+            "stopping: no new clients; open transactions may end for {} s",
+            running.current_drain(limit).as_secs()
+        );
+        let again = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping at once");
+        };
+        running.drain(running.current_drain(limit), again).await;
+        Ok::<(), StartError>(())
+    })?;
+    running.end();
+    Ok(())
+}
+
+impl Running {
+    fn current_drain(&self, fallback: Duration) -> Duration {
+        self.config.try_lock().map_or(fallback, |config| config.proxy.drain_timeout)
+    }
+}

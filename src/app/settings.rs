@@ -1,0 +1,116 @@
+//! Turns the configuration into the settings each module takes, and opens the files it names.
+
+use std::sync::Arc;
+
+use super::StartError;
+use crate::auth::{MockSecret, Rules, Secret, Users};
+use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode};
+use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
+use crate::node::{Control, ControlConfig};
+use crate::pool::Limits;
+use crate::session::login::{LoginContext, Source};
+use crate::session::shared::Settings;
+use crate::types::NodeAddress;
+
+fn wrong(key: &'static str) -> impl Fn(&dyn std::fmt::Display) -> StartError {
+    move |reason| StartError::Setting { key, reason: reason.to_string() }
+}
+
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        pool_size: config.proxy.pool_size,
+        max_waiting: config.proxy.max_waiting,
+        wait: config.proxy.pool_wait,
+        login_timeout: config.proxy.server_login_timeout,
+        idle_timeout: config.proxy.server_idle_timeout,
+        lifetime: config.proxy.server_lifetime,
+    }
+}
+
+pub fn session(config: &Config) -> Settings {
+    Settings {
+        session_mode: config.proxy.pool_mode == PoolMode::Session,
+        max_clients: config.proxy.max_clients,
+        max_prepared: config.proxy.max_prepared_statements,
+        max_inspect: config.proxy.max_inspect_bytes,
+        hold: config.failover.hold,
+    }
+}
+
+pub fn node_tls(config: &Config) -> Result<Arc<NodeTls>, StartError> {
+    let mode = match config.cluster.tls.mode {
+        Mode::Disable => NodeTlsMode::Disable,
+        Mode::Prefer => NodeTlsMode::Prefer,
+        Mode::Require => NodeTlsMode::Require,
+        Mode::VerifyCa => NodeTlsMode::VerifyCa,
+        Mode::VerifyFull => NodeTlsMode::VerifyFull,
+    };
+    let tls = NodeTls::new(mode, config.cluster.tls.ca.as_deref());
+    Ok(Arc::new(tls.map_err(|error| wrong("cluster.tls")(&error))?))
+}
+
+pub fn control(config: &Config, tls: Arc<NodeTls>) -> Result<ControlConfig, StartError> {
+    let mut nodes = Vec::new();
+    for node in &config.cluster.nodes {
+        let password = config.control_password(node)?.map(|password| Secret::new(password.as_str()));
+        let address = NodeAddress { id: node.id.as_str().into(), host: node.host.clone(), port: node.port };
+        nodes.push((Arc::new(address), password));
+    }
+    Ok(ControlConfig {
+        nodes,
+        user: config.cluster.control_user.clone(),
+        database: config.cluster.control_database.clone(),
+        tls,
+        probe_timeout: config.failover.probe_timeout,
+    })
+}
+
+pub fn login(config: &Config, control: Control, mock: MockSecret) -> Result<LoginContext, StartError> {
+    let mode = match config.proxy.tls.mode {
+        TlsMode::Disable => ClientTlsMode::Disable,
+        TlsMode::Allow => ClientTlsMode::Allow,
+        TlsMode::Require => ClientTlsMode::Require,
+    };
+    let files = &config.proxy.tls;
+    let tls = ServerTls::new(mode, files.cert.as_deref(), files.key.as_deref(), files.client_ca.as_deref())
+        .map_err(|error| wrong("proxy.tls")(&error))?;
+    let users = match &config.auth.users_file {
+        Some(path) => Users::load(path).map_err(|error| wrong("auth.users_file")(&error))?,
+        None => Users::default(),
+    };
+    let source = match config.auth.method {
+        AuthMethod::Passthrough => Source::Passthrough,
+        AuthMethod::File => Source::File,
+    };
+    Ok(LoginContext {
+        tls,
+        rules: rules(&config.auth.rules)?,
+        source,
+        users,
+        roles: Some(control),
+        mock,
+        login_timeout: config.proxy.client_login_timeout,
+    })
+}
+
+/// The rules as `auth` reads them; no rule at all lets everybody try with a password.
+fn rules(written: &[crate::config::Rule]) -> Result<Rules, StartError> {
+    let mut rules = Vec::new();
+    for (at, rule) in written.iter().enumerate() {
+        let mut table = toml::Table::new();
+        for (key, value) in
+            [("user", &rule.user), ("database", &rule.database), ("address", &rule.address), ("method", &rule.method)]
+        {
+            table.insert(key.into(), toml::Value::String(value.clone()));
+        }
+        if let Some(tls) = rule.tls {
+            table.insert("tls".into(), toml::Value::Boolean(tls));
+        }
+        let rule = toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| StartError::Setting {
+            key: "auth.rules",
+            reason: format!("rule {}: {}", at + 1, error.message()),
+        })?;
+        rules.push(rule);
+    }
+    Ok(Rules(rules))
+}
