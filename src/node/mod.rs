@@ -262,7 +262,7 @@ impl Inner {
             };
             match timeout_at(deadline, client.query_typed(sql, parameters)).await {
                 Ok(Ok(rows)) => return Ok(rows),
-                Ok(Err(error)) if error.as_db_error().is_none() || client.is_closed() => {
+                Ok(Err(error)) if is_lost(&error) || client.is_closed() => {
                     keeper.forget(&client).await;
                     if is_fresh || !may_retry {
                         return Err(refusal(node, &error));
@@ -338,6 +338,11 @@ impl Keeper {
             *kept = None;
         }
     }
+}
+
+/// Whether the connection is gone: without a word, or with one that says so (57P01 and 57P02, the server ends it).
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_none_or(|said| matches!(said.code().code(), "57P01" | "57P02" | "57P03"))
 }
 
 fn refusal(node: &NodeId, error: &tokio_postgres::Error) -> NodeError {

@@ -4,6 +4,8 @@
 //! reserved for a length that is only claimed, all of it ends within the login timeout, and a client that is refused learns
 //! no more than PostgreSQL would tell it. That includes *when* it is refused: see [`FAILURE_DELAY`].
 
+mod startup;
+
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::startup::{StartupPacket, code};
 use crate::auth::rules::Visitor;
 use crate::auth::scram::{self, Offer, ScramError, ScramServer};
 use crate::auth::{Credential, Md5Hash, Method, MockSecret, Rules, ScramVerifier, StoredPassword, Users, random};
@@ -30,8 +33,6 @@ pub const FAILURE_DELAY: Duration = Duration::from_millis(200);
 const STARTUP_LIMIT: usize = 10_000;
 /// PostgreSQL's `PG_MAX_SASL_MESSAGE_LENGTH`, in bytes; an md5 answer has 36.
 const PASSWORD_LIMIT: usize = 1024;
-/// PostgreSQL's `NAMEDATALEN - 1`: longer names are cut, as they were when the role or database was created.
-const NAME_LIMIT: usize = 63;
 /// A client that does not read its refusal is not waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -42,7 +43,6 @@ const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 const CANCEL_KEY_LIMIT: usize = 256;
 /// First byte of a TLS ClientHello, which no startup packet within the limit begins with.
 const TLS_HANDSHAKE: u8 = 0x16;
-const NEWEST_MINOR: u16 = 2;
 
 /// Where verifiers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -291,7 +291,7 @@ impl Login<'_> {
                 })),
             };
         }
-        parse_startup(packet).map(Opening::Startup)
+        Ok(Opening::Startup(startup::parse(packet)?))
     }
 
     async fn peek(&mut self) -> Step<u8> {
@@ -550,128 +550,9 @@ enum Opening {
     Startup(StartupPacket),
 }
 
-#[derive(Debug, PartialEq)]
-struct StartupPacket {
-    asked_minor: u16,
-    /// What we will speak.
-    minor: u16,
-    user: String,
-    database: String,
-    parameters: Vec<(Box<str>, Box<str>)>,
-    replication: Option<String>,
-    /// `_pq_.*` parameters, none of which we know.
-    unknown_options: Vec<Box<str>>,
-}
-
-impl StartupPacket {
-    fn is_physical_replication(&self) -> bool {
-        self.replication.as_deref().is_some_and(|kind| kind != "database")
-    }
-
-    fn must_negotiate(&self) -> bool {
-        self.asked_minor > NEWEST_MINOR || !self.unknown_options.is_empty()
-    }
-
-    /// NegotiateProtocolVersion: the newest version we have, and the options we do not.
-    fn negotiate(&self, out: &mut Vec<u8>) {
-        let version = (3u32 << 16 | u32::from(self.minor)).to_be_bytes();
-        let count = (self.unknown_options.len() as u32).to_be_bytes();
-        let mut names = Vec::new();
-        for name in &self.unknown_options {
-            names.extend_from_slice(name.as_bytes());
-            names.push(0);
-        }
-        message::raw(out, b'v', &[&version, &count, &names]);
-    }
-}
-
 impl fmt::Debug for LoginContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginContext").field("tls", &self.tls).field("source", &self.source).finish_non_exhaustive()
-    }
-}
-
-fn code(packet: &[u8]) -> u32 {
-    // `Inbox::packet` gives at least the four bytes.
-    packet.first_chunk::<4>().map_or(0, |code| u32::from_be_bytes(*code))
-}
-
-/// A StartupMessage without its length word.
-fn parse_startup(packet: &[u8]) -> Step<StartupPacket> {
-    let version = code(packet);
-    let (major, asked_minor) = ((version >> 16) as u16, version as u16);
-    if major != 3 {
-        let text =
-            format!("unsupported frontend protocol {major}.{asked_minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
-        return refuse("0A000", text);
-    }
-    let layout =
-        || Failure::from(Problem::new("08P01", "invalid startup packet layout: expected terminator as last byte"));
-    let mut rest = packet.get(4..).unwrap_or_default();
-    let mut startup = StartupPacket {
-        asked_minor,
-        minor: asked_minor.min(NEWEST_MINOR),
-        user: String::new(),
-        database: String::new(),
-        parameters: Vec::new(),
-        replication: None,
-        unknown_options: Vec::new(),
-    };
-    loop {
-        let (name, after) = crate::wire::fields::cstr(rest).ok_or_else(layout)?;
-        if name.is_empty() {
-            if !after.is_empty() {
-                return Err(layout());
-            }
-            break;
-        }
-        let (value, after) = crate::wire::fields::cstr(after).ok_or_else(layout)?;
-        rest = after;
-        let (name, value) = (startup_text(name)?, startup_text(value)?);
-        match name {
-            "user" => startup.user = cut(value).to_owned(),
-            "database" => startup.database = cut(value).to_owned(),
-            "replication" => startup.replication = replication(value)?,
-            _ if name.starts_with("_pq_.") => startup.unknown_options.push(name.into()),
-            _ => startup.parameters.push((name.into(), value.into())),
-        }
-    }
-    if startup.user.is_empty() {
-        return refuse("28000", "no PostgreSQL user name specified in startup packet");
-    }
-    if startup.database.is_empty() {
-        startup.database = startup.user.clone();
-    }
-    Ok(startup)
-}
-
-fn startup_text(bytes: &[u8]) -> Step<&str> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| Problem::new("22021", "invalid byte sequence for encoding \"UTF8\" in the startup packet").into())
-}
-
-/// Cuts a name at [`NAME_LIMIT`] bytes, between characters.
-fn cut(name: &str) -> &str {
-    let mut end = name.len().min(NAME_LIMIT);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    &name[..end]
-}
-
-/// PostgreSQL reads `replication` as `database` or a boolean.
-fn replication(value: &str) -> Step<Option<String>> {
-    let lower = value.to_ascii_lowercase();
-    let is_prefix = |word: &str, least: usize| lower.len() >= least && word.starts_with(&*lower);
-    if value == "database" {
-        Ok(Some(lower))
-    } else if lower == "1" || is_prefix("true", 1) || is_prefix("yes", 1) || lower == "on" {
-        Ok(Some("true".into()))
-    } else if lower == "0" || is_prefix("false", 1) || is_prefix("no", 1) || is_prefix("off", 2) {
-        Ok(None)
-    } else {
-        let problem = Problem::new("22023", format!("invalid value for parameter \"replication\": \"{value}\""));
-        Err(problem.hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".").into())
     }
 }
 
@@ -707,5 +588,40 @@ fn read_failed(error: ReadError, what: &str) -> Failure {
         ReadError::Closed => Failure::Leave(LoginFailure::Gone),
         ReadError::Io(error) => error.into(),
         ReadError::Length { .. } => Problem::new("08P01", format!("invalid length of {what}")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever arrives, the login ends without a panic, and a client that was not let in gets at most one error.
+        #[test]
+        fn random_bytes_are_refused(
+            start in prop::sample::select(vec![&b""[..], b"\0\0\0\x10\0\x03\0\0user\0a\0\0", b"\0\0\0\x08\x04\xd2\x16\x2f"]),
+            tag in prop::sample::select(vec![&b""[..], b"p\0\0\0\x24SCRAM-SHA-256\0\0\0\0\x0e", b"p"]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+                let context = LoginContext {
+                    tls: ServerTls::disabled(),
+                    rules: Rules::default(),
+                    source: Source::File,
+                    users: Users::default(),
+                    roles: None,
+                    mock: MockSecret::generate(),
+                    login_timeout: Duration::from_secs(20),
+                };
+                client.write_all(&[start, tag, &bytes].concat()).await.unwrap();
+                client.shutdown().await.unwrap();
+                let admitted = admit(Stream::unix(server), Peer::Local, &context).await;
+                assert!(!matches!(admitted, Ok(Admitted::Client(_))));
+            });
+        }
     }
 }
