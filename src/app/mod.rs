@@ -23,7 +23,7 @@ use crate::catalog::Facts;
 use crate::config::Config;
 use crate::monitor::{self, MonitorConfig, Observation, Sighting};
 use crate::net::{Peer, Stream};
-use crate::node::Control;
+use crate::node::{Control, NodeError};
 use crate::pool::Pools;
 use crate::session::clients::Wish;
 use crate::session::login;
@@ -132,14 +132,10 @@ fn start_with(
             tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
             tokio::spawn(follow_primary(shared.clone()));
             tokio::spawn(report_rights(control.clone(), shared.clone()));
+            let watching = shared.clone();
             tokio::spawn(async move {
                 while let Some((name, facts)) = new_databases.recv().await {
-                    let control = control.clone();
-                    let connect = move || {
-                        let (control, name) = (control.clone(), name.clone());
-                        async move { control.client_for(&name).await }
-                    };
-                    tokio::spawn(facts.keep_fresh(connect, FACTS_INTERVAL));
+                    tokio::spawn(keep_facts(name, facts, control.clone(), watching.clone()));
                 }
             });
             loop {
@@ -306,6 +302,28 @@ async fn serve_console(client: login::Client, console: &Console, control: &Contr
         }
     };
     console::serve(client, right, console, worker).await;
+}
+
+/// Keeps one database's facts fresh until the database is gone.
+async fn keep_facts(name: Arc<str>, facts: Arc<Facts>, control: Control, shared: Arc<Shared>) {
+    let gone = Notify::new();
+    let connect = || async {
+        let connected = control.client_for(&name).await;
+        // invalid_catalog_name: it was dropped or renamed.
+        if let Err(NodeError::Refused { sqlstate, .. }) = &connected
+            && sqlstate == "3D000"
+        {
+            gone.notify_one();
+        }
+        connected
+    };
+    tokio::select! {
+        () = facts.keep_fresh(connect, FACTS_INTERVAL) => {}
+        () = gone.notified() => {
+            tracing::info!(database = %name, "database is gone");
+            shared.forget_database(&name);
+        }
+    }
 }
 
 /// One look at one node.

@@ -14,7 +14,7 @@ use crate::sql::Suspects;
 use arc_swap::ArcSwap;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -39,6 +39,10 @@ pub struct Facts {
     /// counters rather than a flag, so that a mark that comes during a refresh is not wiped out at its end.
     covered: watch::Sender<u64>,
     wake: Notify,
+    /// The last refresh failed: waiting for the next would only make everybody wait, so nobody does.
+    failing: AtomicBool,
+    /// Asks the refresher to close its connection: somebody needs the database to be empty.
+    let_go: Notify,
 }
 
 impl Default for Facts {
@@ -50,6 +54,8 @@ impl Default for Facts {
             marked: AtomicU64::new(1),
             covered: watch::Sender::new(0),
             wake: Notify::new(),
+            failing: AtomicBool::new(false),
+            let_go: Notify::new(),
         }
     }
 }
@@ -76,15 +82,26 @@ impl Facts {
         self.wake.notify_one();
     }
 
+    /// Whether it is worth waiting for [`refreshed`](Self::refreshed).
     pub fn is_dirty(&self) -> bool {
-        *self.covered.borrow() < self.marked.load(Ordering::Acquire)
+        *self.covered.borrow() < self.marked.load(Ordering::Acquire) && !self.failing.load(Ordering::Acquire)
     }
 
-    /// Waits until everything marked before this call is covered, at most `FRESHNESS_WAIT`. Answers whether it is.
+    /// Closes the refresher's connection, so that it does not stand in the way of DROP DATABASE.
+    pub fn let_go(&self) {
+        self.let_go.notify_one();
+    }
+
+    /// Waits until everything marked before this call is covered, at most `FRESHNESS_WAIT`, and not while refreshing
+    /// fails. Answers whether it is covered.
     pub async fn refreshed(&self) -> bool {
         let marked = self.marked.load(Ordering::Acquire);
         let mut covered = self.covered.subscribe();
-        matches!(tokio::time::timeout(FRESHNESS_WAIT, covered.wait_for(|covered| *covered >= marked)).await, Ok(Ok(_)))
+        let done = covered.wait_for(|covered| *covered >= marked || self.failing.load(Ordering::Acquire));
+        match tokio::time::timeout(FRESHNESS_WAIT, done).await {
+            Ok(Ok(covered)) => *covered >= marked,
+            _ => false,
+        }
     }
 
     /// Refreshes at once, then whenever marked and every `interval`. Several marks that come during a refresh are served
@@ -110,11 +127,19 @@ impl Facts {
                 Ok((client, suspects)) => {
                     kept = Some(client);
                     self.store(suspects);
+                    self.failing.store(false, Ordering::Release);
                     self.covered.send_replace(marked);
                     retry = RETRY[0];
                 }
                 Err(error) => {
-                    tracing::warn!(%error, retry_in = ?retry, "the catalog could not be read; keeping what was known");
+                    let is_news = !self.failing.swap(true, Ordering::AcqRel);
+                    // Wakes those who wait, with nothing new to show.
+                    self.covered.send_modify(|_| {});
+                    if is_news {
+                        tracing::warn!(%error, "the catalog could not be read; going on with what was known");
+                    } else {
+                        tracing::debug!(%error, retry_in = ?retry, "the catalog still cannot be read");
+                    }
                     // A mark must not cut the wait short: the next try would fail the same way.
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY[1]);
@@ -123,7 +148,11 @@ impl Facts {
             }
             // A mark since the refresh began has left its permit in `wake`.
             let linger = CONNECTION_LINGER.min(interval);
-            if tokio::time::timeout(linger, self.wake.notified()).await.is_err() {
+            let keep = tokio::select! {
+                woken = tokio::time::timeout(linger, self.wake.notified()) => woken.is_ok(),
+                () = self.let_go.notified() => false,
+            };
+            if !keep {
                 kept = None;
                 let _ = tokio::time::timeout(interval - linger, self.wake.notified()).await;
             }

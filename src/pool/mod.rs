@@ -508,6 +508,9 @@ impl Pools {
                 server.idle_since.elapsed() > limits.idle_timeout || server.opened.elapsed() > limits.lifetime
             });
         }
+        // A pool nobody holds and with nothing in it costs memory for a role or database that may never come back.
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.status().0 > 0);
     }
 
     pub fn close(&self) {

@@ -199,6 +199,7 @@ impl Session {
                 return None;
             }
         };
+        shared.keep_credential(&user, &credential);
         // Only a database that a server has let somebody into is remembered.
         let database = shared.remember_database(database);
         let arrival = Arrival {
@@ -430,6 +431,13 @@ impl Session {
             match pool.acquire(&self.want()).await {
                 Ok(lease) => return Ok(lease),
                 Err(AcquireError::Retired) if Instant::now() < deadline => continue,
+                // The role's password was changed since this client logged in. An open session goes on in PostgreSQL,
+                // and here with the key of somebody who has logged in with the new one.
+                Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
+                    if sqlstate == "28P01" && self.take_newer_credential() =>
+                {
+                    continue;
+                }
                 Err(error) => {
                     if let AcquireError::Connect(_) = &error {
                         self.shared.look_now.notify_one();
@@ -440,10 +448,24 @@ impl Session {
         }
     }
 
+    fn take_newer_credential(&mut self) -> bool {
+        let newest = self.shared.credential(&self.me.client.user);
+        match newest {
+            Some(newest) if !Arc::ptr_eq(&newest, &self.credential) => {
+                self.credential = newest;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Does what a statement needs done before it is sent.
     async fn do_before(&mut self, before: Before) -> bool {
         if let Before::EmptyDatabases(databases) = &before {
             for database in databases {
+                if let Some(known) = self.shared.known_database(database) {
+                    known.facts.let_go();
+                }
                 let closed = self.shared.pools.empty_database(database);
                 tracing::debug!(database, closed, "closed idle connections before a statement that needs them gone");
                 self.shared.forget_greetings();

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::clients::Clients;
 use super::login::LoginContext;
 use super::prepared::Registry;
+use crate::auth::Credential;
 use crate::catalog::Facts;
 use crate::pool::memory::Parameters;
 use crate::pool::{Pools, Startup};
@@ -35,12 +36,17 @@ pub struct Shared {
     pub look_now: Arc<Notify>,
     pub clients: Arc<Clients>,
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
+    /// What the last client of each role showed at login and a server accepted.
+    credentials: Mutex<HashMap<Arc<str>, Arc<Credential>>>,
     /// Called once for each database when its first client comes, to keep its facts fresh.
     pub watch_database: Box<dyn Fn(Arc<str>, Arc<Facts>) + Send + Sync>,
 }
 
 /// How many different greetings are kept for one database; a client beyond that costs a look at a server connection.
 const GREETINGS: usize = 256;
+
+/// How many roles' newest credentials are kept.
+const CREDENTIALS: usize = 10_000;
 
 /// One database as sessions know it.
 pub struct Database {
@@ -68,6 +74,7 @@ impl Shared {
             look_now,
             clients: Arc::default(),
             databases: Mutex::default(),
+            credentials: Mutex::default(),
             watch_database,
         }
     }
@@ -82,6 +89,23 @@ impl Shared {
         drop(databases);
         (self.watch_database)(database.name.clone(), database.facts.clone());
         database
+    }
+
+    pub fn credential(&self, user: &str) -> Option<Arc<Credential>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).get(user).cloned()
+    }
+
+    pub fn keep_credential(&self, user: &Arc<str>, credential: &Arc<Credential>) {
+        let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        if credentials.len() >= CREDENTIALS {
+            credentials.clear();
+        }
+        credentials.insert(user.clone(), credential.clone());
+    }
+
+    /// Forgets a database that is no longer there.
+    pub fn forget_database(&self, name: &str) {
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     pub fn known_database(&self, name: &str) -> Option<Arc<Database>> {
