@@ -212,6 +212,8 @@ pub struct Machine {
     pending: Vec<Pending>,
     pins: Pins,
     native: bool,
+    /// The last statement may have advanced a sequence (only kept up to date where sequence memory is wanted).
+    advanced_last: bool,
     /// The connection we hold was used by nobody else since we last did.
     undisturbed: bool,
     statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
@@ -260,6 +262,7 @@ impl Machine {
             pending: Vec::new(),
             pins,
             native: false,
+            advanced_last: false,
             undisturbed: true,
             statements: HashMap::default(),
             unnamed: None,
@@ -275,6 +278,10 @@ impl Machine {
 
     pub fn pins(&self) -> Pins {
         self.pins
+    }
+
+    pub fn advanced_last(&self) -> bool {
+        self.advanced_last
     }
 
     pub fn set_pins(&mut self, pins: Pins) {

@@ -16,7 +16,7 @@ pub mod sink;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -73,7 +73,12 @@ pub struct Session {
     to_server: Vec<u8>,
     /// A statement ran that may have ended what pins the session.
     may_unpin: bool,
-    sequence_memory: bool,
+    /// Sessions of this role and application use currval or lastval.
+    sequence_memory: Arc<AtomicBool>,
+    /// When a pinned session last came to rest.
+    rested: Instant,
+    /// Since when it is pinned by sequence memory alone.
+    soft_since: Option<Instant>,
     max_inspect: usize,
     max_prepared: usize,
 }
@@ -202,6 +207,7 @@ impl Session {
         shared.keep_credential(&user, &credential);
         // Only a database that a server has let somebody into is remembered.
         let database = shared.remember_database(database);
+        let sequence_memory = database.sequence_memory(&user, &application_name);
         let arrival = Arrival {
             user,
             database: database.name.clone(),
@@ -243,7 +249,9 @@ impl Session {
             to_client,
             to_server: Vec::new(),
             may_unpin: false,
-            sequence_memory: false,
+            sequence_memory,
+            rested: Instant::now(),
+            soft_since: None,
             max_inspect: settings.max_inspect,
             max_prepared: settings.max_prepared,
         }))
@@ -304,7 +312,6 @@ impl Session {
             return false;
         }
         let Some(lease) = pool.take_idle(&self.want()) else { return false };
-        self.sequence_memory = pool.sequence_memory.load(Ordering::Relaxed);
         self.use_lease(lease)
     }
 
@@ -380,7 +387,6 @@ impl Session {
                 Some(lease) => lease,
                 None => self.lease_from_primary().await?,
             };
-            self.sequence_memory = lease.pool().sequence_memory.load(Ordering::Relaxed);
             let steps = self.machine.steps_to_attach(&lease.server().memory);
             if self.machine.status() != machine::Tx::Idle {
                 // A block whose server was lost goes on as what it is: failed, until the client ends it.
@@ -575,10 +581,8 @@ impl Session {
         if happened.read_only_refusal {
             self.shared.look_now.notify_one();
         }
-        if happened.sequence_memory
-            && let Some(lease) = &self.lease
-        {
-            lease.pool().sequence_memory.store(true, Ordering::Relaxed);
+        if happened.sequence_memory {
+            self.sequence_memory.store(true, Ordering::Relaxed);
         }
         self.may_unpin |= happened.may_unpin;
     }

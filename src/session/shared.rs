@@ -1,5 +1,6 @@
 //! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,11 +49,16 @@ const GREETINGS: usize = 256;
 /// How many roles' newest credentials are kept.
 const CREDENTIALS: usize = 10_000;
 
+/// How many applications of a database are told apart; those beyond learn for each session alone.
+const APPLICATIONS: usize = 1_024;
+
 /// One database as sessions know it.
 pub struct Database {
     pub name: Arc<str>,
     pub registry: Registry,
     pub facts: Arc<Facts>,
+    /// Whether clients of this role and application_name have asked for currval or lastval.
+    sequence_users: Mutex<HashMap<(Arc<str>, Box<str>), Arc<AtomicBool>>>,
     /// What servers reported at startup, by user and startup parameters: enough to greet the next client that says the same.
     greetings: Mutex<HashMap<(Arc<str>, Arc<Startup>), Arc<Parameters>>>,
 }
@@ -130,6 +136,7 @@ impl Database {
             name: name.into(),
             registry: Registry::default(),
             facts: Arc::new(Facts::default()),
+            sequence_users: Mutex::default(),
             greetings: Mutex::default(),
         }
     }
@@ -138,6 +145,16 @@ impl Database {
         let greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
         let ((_, startup), parameters) = greetings.get_key_value(&(user.clone(), startup.clone()))?;
         Some((startup.clone(), parameters.clone()))
+    }
+
+    /// The flag that clients of one role and application share.
+    pub fn sequence_memory(&self, user: &Arc<str>, application_name: &str) -> Arc<AtomicBool> {
+        let mut users = self.sequence_users.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (user.clone(), application_name.into());
+        if users.len() >= APPLICATIONS && !users.contains_key(&key) {
+            return Arc::default();
+        }
+        users.entry(key).or_default().clone()
     }
 
     pub fn keep_greeting(&self, user: &Arc<str>, startup: &Arc<Startup>, parameters: &Arc<Parameters>) {

@@ -226,9 +226,7 @@ impl Machine {
         } else {
             let text = body.strip_suffix(b"\0").ok_or(Malformed::Body(b'Q'))?;
             let analysis = analysis::analyze(text, self.dialect(), context.suspects);
-            if context.sequence_memory && may_advance_sequence(text) {
-                self.pins.insert(Pin::Sequence);
-            }
+            self.note_sequence(text, context);
             if !analysis.statements.iter().all(is_plain) {
                 if let Some(before) = self.before(&analysis.statements, memory) {
                     return Ok(Taken::Wait(before));
@@ -280,9 +278,7 @@ impl Machine {
         }
         let (name, tail) = fields::cstr(body).ok_or(Malformed::Body(b'P'))?;
         let (text, _) = fields::cstr(tail).ok_or(Malformed::Body(b'P'))?;
-        if context.sequence_memory && may_advance_sequence(text) {
-            self.pins.insert(Pin::Sequence);
-        }
+        self.note_sequence(text, context);
         if name.is_empty() || self.native {
             let effect = self.effect_of(text, context);
             if let Some(statement) = &effect
@@ -458,6 +454,16 @@ impl Machine {
         }
         to_server.pass(pass.start, pass.end);
         self.expect(Due::Close(None));
+    }
+
+    /// Where currval or lastval are used, who may have advanced a sequence stays where that is remembered.
+    fn note_sequence(&mut self, text: &[u8], context: &Context<'_>) {
+        if context.sequence_memory {
+            self.advanced_last = may_advance_sequence(text);
+            if self.advanced_last {
+                self.pins.insert(Pin::Sequence);
+            }
+        }
     }
 
     fn effect_of(&self, text: &[u8], context: &Context<'_>) -> Option<Arc<Statement>> {
