@@ -43,7 +43,7 @@ pub struct Context<'a> {
     pub max_inspect: usize,
     /// Statements kept prepared on one server connection.
     pub max_prepared: usize,
-    /// A client of this pool has asked for `currval` or `lastval`: remember who advanced a sequence.
+    /// This application may ask for `currval` or `lastval`: remember who advanced a sequence.
     pub sequence_memory: bool,
 }
 
@@ -94,6 +94,8 @@ pub struct Happened {
     pub read_only_refusal: bool,
     /// currval or lastval was asked for.
     pub sequence_memory: bool,
+    /// A statement was sent that may advance a sequence, where that is of interest.
+    pub may_have_advanced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,6 +221,8 @@ pub struct Machine {
     statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
     unnamed: Option<Box<Unnamed>>,
     next_token: u64,
+    /// The named statement the unnamed portal was bound to last.
+    bound: Option<Arc<Prepared>>,
     /// Effects of bound portals, only of those that have any.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     pub happened: Happened,
@@ -267,6 +271,7 @@ impl Machine {
             statements: HashMap::default(),
             unnamed: None,
             next_token: 0,
+            bound: None,
             portals: Vec::new(),
             happened: Happened::default(),
         }

@@ -16,7 +16,6 @@ pub mod sink;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -34,7 +33,7 @@ use clients::{Activity, Arrival, Registered};
 use login::Admitted;
 use machine::{Before, Machine};
 use relay::Step;
-use shared::{Database, Shared};
+use shared::{Database, SequenceUse, Shared};
 
 /// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
 const OWN_STATEMENT: Duration = Duration::from_secs(30);
@@ -73,8 +72,7 @@ pub struct Session {
     to_server: Vec<u8>,
     /// A statement ran that may have ended what pins the session.
     may_unpin: bool,
-    /// Sessions of this role and application use currval or lastval.
-    sequence_memory: Arc<AtomicBool>,
+    sequence_use: Arc<SequenceUse>,
     /// When a pinned session last came to rest.
     rested: Instant,
     /// Since when it is pinned by sequence memory alone.
@@ -207,7 +205,7 @@ impl Session {
         shared.keep_credential(&user, &credential);
         // Only a database that a server has let somebody into is remembered.
         let database = shared.remember_database(database);
-        let sequence_memory = database.sequence_memory(&user, &application_name);
+        let sequence_use = database.sequence_use(&user, &application_name);
         let arrival = Arrival {
             user,
             database: database.name.clone(),
@@ -249,7 +247,7 @@ impl Session {
             to_client,
             to_server: Vec::new(),
             may_unpin: false,
-            sequence_memory,
+            sequence_use,
             rested: Instant::now(),
             soft_since: None,
             max_inspect: settings.max_inspect,
@@ -582,7 +580,10 @@ impl Session {
             self.shared.look_now.notify_one();
         }
         if happened.sequence_memory {
-            self.sequence_memory.store(true, Ordering::Relaxed);
+            self.sequence_use.confirm();
+        }
+        if happened.may_have_advanced {
+            self.sequence_use.try_once();
         }
         self.may_unpin |= happened.may_unpin;
     }

@@ -326,7 +326,7 @@ impl Session {
                 ddl_generation: self.database.facts.ddl_generation(),
                 max_inspect: self.max_inspect,
                 max_prepared: self.max_prepared,
-                sequence_memory: self.sequence_memory.load(Ordering::Relaxed),
+                sequence_memory: self.sequence_use.is_likely(),
             };
             let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
             let (taken, step) = match self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context) {

@@ -1,6 +1,6 @@
 //! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,13 +52,47 @@ const CREDENTIALS: usize = 10_000;
 /// How many applications of a database are told apart; those beyond learn for each session alone.
 const APPLICATIONS: usize = 1_024;
 
+/// Whether an application asks for currval or lastval after it has written. Until it is known, its first writes are
+/// taken as if it did: a session that may have advanced a sequence keeps its connection until others need it.
+#[derive(Debug)]
+pub struct SequenceUse(AtomicUsize);
+
+/// Writes after which an application that never asked is taken not to ask at all.
+const TRIALS: usize = 20;
+
+impl Default for SequenceUse {
+    fn default() -> Self {
+        SequenceUse(AtomicUsize::new(TRIALS))
+    }
+}
+
+impl SequenceUse {
+    const KNOWN: usize = usize::MAX;
+
+    #[inline]
+    pub fn is_likely(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// Somebody asked.
+    pub fn confirm(&self) {
+        self.0.store(Self::KNOWN, Ordering::Relaxed);
+    }
+
+    /// Somebody wrote.
+    pub fn try_once(&self) {
+        let less = |left| if left == Self::KNOWN || left == 0 { None } else { Some(left - 1) };
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
 /// One database as sessions know it.
 pub struct Database {
     pub name: Arc<str>,
     pub registry: Registry,
     pub facts: Arc<Facts>,
-    /// Whether clients of this role and application_name have asked for currval or lastval.
-    sequence_users: Mutex<HashMap<(Arc<str>, Box<str>), Arc<AtomicBool>>>,
+    /// What is known of clients of each role and application_name as to currval and lastval.
+    sequence_users: Mutex<HashMap<(Arc<str>, Box<str>), Arc<SequenceUse>>>,
     /// What servers reported at startup, by user and startup parameters: enough to greet the next client that says the same.
     greetings: Mutex<HashMap<(Arc<str>, Arc<Startup>), Arc<Parameters>>>,
 }
@@ -147,8 +181,8 @@ impl Database {
         Some((startup.clone(), parameters.clone()))
     }
 
-    /// The flag that clients of one role and application share.
-    pub fn sequence_memory(&self, user: &Arc<str>, application_name: &str) -> Arc<AtomicBool> {
+    /// What clients of one role and application share.
+    pub fn sequence_use(&self, user: &Arc<str>, application_name: &str) -> Arc<SequenceUse> {
         let mut users = self.sequence_users.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (user.clone(), application_name.into());
         if users.len() >= APPLICATIONS && !users.contains_key(&key) {

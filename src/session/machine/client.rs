@@ -143,10 +143,14 @@ impl Machine {
                 self.unsynced = true;
                 match body.split_first().and_then(|(what, rest)| Some((*what, fields::cstr(rest)?.0))) {
                     Some((b'S', name)) => return Ok(self.describe(name, pass, memory, to_server, context)),
-                    Some((_, _)) => to_server.pass(pass.start, pass.end),
+                    Some((_, portal)) => {
+                        to_server.pass(pass.start, pass.end);
+                        // A statement's shape is known just as well from a portal bound to it.
+                        let of = if portal.is_empty() { self.bound.clone() } else { None };
+                        self.expect(Due::Describe(of));
+                    }
                     None => return Err(Malformed::Body(b'D')),
                 }
-                self.expect(Due::Describe(None));
             }
             b'E' => {
                 self.unsynced = true;
@@ -418,6 +422,9 @@ impl Machine {
                 to_server.pass(pass.start, pass.end);
             }
         }
+        if portal.is_empty() {
+            self.bound = prepared;
+        }
         self.expect(Due::Bind);
         Ok(Taken::Yes)
     }
@@ -461,6 +468,7 @@ impl Machine {
         if context.sequence_memory {
             self.advanced_last = may_advance_sequence(text);
             if self.advanced_last {
+                self.happened.may_have_advanced = true;
                 self.pins.insert(Pin::Sequence);
             }
         }
@@ -555,10 +563,13 @@ fn effect(text: &[u8], dialect: Dialect, suspects: &Suspects) -> Option<Arc<Stat
     (!is_plain(&statement)).then(|| Arc::new(statement))
 }
 
-/// Whether a text can advance a sequence: only asked in pools whose clients use currval or lastval.
+/// Whether a text may advance a sequence that the client then asks about. A statement with RETURNING has its answer.
 fn may_advance_sequence(text: &[u8]) -> bool {
-    let first: Vec<u8> = text.trim_ascii_start().iter().take(7).map(u8::to_ascii_lowercase).collect();
-    let reads = first.starts_with(b"select") || first.starts_with(b"show") || first.starts_with(b"begin");
-    let names = memchr::memmem::find(text, b"nextval").or_else(|| memchr::memmem::find(text, b"setval")).is_some();
-    names || !(reads || first.starts_with(b"commit") || first.starts_with(b"rollbac") || first.starts_with(b"set "))
+    let text = text.trim_ascii_start();
+    let begins = |word: &str| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()));
+    let mentions = |word: &str| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()));
+    if begins("select") {
+        return mentions("nextval") || mentions("setval");
+    }
+    ["insert", "copy", "merge", "with", "execute", "call"].iter().any(|word| begins(word)) && !mentions("returning")
 }
