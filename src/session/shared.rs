@@ -58,7 +58,7 @@ const APPLICATIONS: usize = 1_024;
 pub struct SequenceUse(AtomicUsize);
 
 /// Writes after which an application that never asked is taken not to ask at all.
-const TRIALS: usize = 20;
+const TRIALS: usize = 200;
 
 impl Default for SequenceUse {
     fn default() -> Self {

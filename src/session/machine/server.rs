@@ -8,13 +8,17 @@ use crate::session::sink::Sink;
 use crate::sql::{Kind, Pin, Statement};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
-use crate::wire::message::{self, Problem};
+use crate::wire::message;
 
 enum Keep {
     Pass,
     Drop,
     Instead(Vec<u8>),
 }
+
+/// PostgreSQL's own error for it. Drivers know it by its routine, and answer by preparing anew.
+const CHANGED_SHAPE: &[u8] =
+    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0RRevalidateCachedQuery\0\0";
 
 impl Machine {
     /// Reads the server's bytes; what the client is to get goes into `to_client`.
@@ -208,10 +212,8 @@ impl Machine {
             return Keep::Drop;
         }
         if is_stale {
-            // PostgreSQL's own words for it (RevalidateCachedQuery), which drivers know and answer by preparing anew.
-            let problem = Problem::new("0A000", "cached plan must not change result type");
             let mut bytes = Vec::new();
-            message::error(&mut bytes, &problem);
+            message::raw(&mut bytes, b'E', &[CHANGED_SHAPE]);
             return Keep::Instead(bytes);
         }
         self.translate_names(body)
