@@ -131,8 +131,8 @@ enum Due {
     Describe(Option<Arc<Prepared>>),
     /// A Describe of our own that shows whether a statement still has the shape its clients know.
     Verify(Arc<Prepared>),
-    /// A Bind or Describe sent to fail, in place of one of a statement that has changed its shape.
-    Stale,
+    /// A message sent to fail, in place of one that PostgreSQL would have refused; the body of its error.
+    Refused(Box<[u8]>),
     Execute(Option<Arc<Statement>>),
     /// The statement removed by it, to be put back if the Close is skipped after an error.
     Close(Option<Box<(Box<[u8]>, Arc<Prepared>)>>),

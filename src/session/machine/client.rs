@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::statements::{Ensured, STALE};
+use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
 };
@@ -314,15 +314,11 @@ impl Machine {
             }
             return Ok(Taken::Yes);
         }
-        if let Some(known) = self.statements.get(name).cloned() {
-            // PostgreSQL refuses to prepare a name twice (42P05); let it say so, about the statement that is there.
+        if self.statements.contains_key(name) {
             self.unsynced = true;
-            if self.ensure(&known, memory, to_server, context) == Ensured::Verifying {
-                return Ok(Taken::NeedReplies);
-            }
-            message::raw(to_server.insert(), b'P', &[&known.server_name, b"\0", tail]);
-            self.expect(Due::Parse(None));
-            return Ok(Taken::Yes);
+            message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
+            self.expect(Due::Refused(already_exists(name)));
+            return Ok(Taken::Dropped);
         }
         // Temporary objects can hide permanent ones of the same name, so a pinned session shares with nobody.
         let prepared = if self.pins.is_empty() {
@@ -400,8 +396,8 @@ impl Machine {
                     Ensured::There => {}
                     Ensured::Verifying => return Ok(Taken::NeedReplies),
                     Ensured::Stale => {
-                        message::raw(to_server.insert(), b'B', &[b"\0", STALE, b"\0", &[0; 6]]);
-                        self.expect(Due::Stale);
+                        message::raw(to_server.insert(), b'B', &[b"\0", NOWHERE, b"\0", &[0; 6]]);
+                        self.expect(Due::Refused(CHANGED_SHAPE.into()));
                         return Ok(Taken::Dropped);
                     }
                 }

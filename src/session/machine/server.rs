@@ -16,10 +16,6 @@ enum Keep {
     Instead(Vec<u8>),
 }
 
-/// PostgreSQL's own error for it. Drivers know it by its routine, and answer by preparing anew.
-const CHANGED_SHAPE: &[u8] =
-    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0RRevalidateCachedQuery\0\0";
-
 impl Machine {
     /// Reads the server's bytes; what the client is to get goes into `to_client`.
     pub fn server(
@@ -182,7 +178,10 @@ impl Machine {
         if fields::error_field(body, b'C') == Some(b"25006") {
             self.happened.read_only_refusal = true;
         }
-        let is_stale = matches!(self.queue.front(), Some(Expect { due: Due::Stale, .. }));
+        let refusal = match self.queue.front_mut() {
+            Some(Expect { due: Due::Refused(body), .. }) => Some(std::mem::take(body)),
+            _ => None,
+        };
         // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
         let mut hidden = silent;
         let extended = !matches!(
@@ -211,9 +210,12 @@ impl Machine {
             self.failed = false;
             return Keep::Drop;
         }
-        if is_stale {
+        // In a failed transaction PostgreSQL refuses for that reason first.
+        if let Some(refusal) = refusal
+            && fields::error_field(body, b'C') == Some(b"26000")
+        {
             let mut bytes = Vec::new();
-            message::raw(&mut bytes, b'E', &[CHANGED_SHAPE]);
+            message::raw(&mut bytes, b'E', &[&refusal]);
             return Keep::Instead(bytes);
         }
         self.translate_names(body)
