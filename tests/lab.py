@@ -267,8 +267,6 @@ def start_pgbaton(
     lines += [
         "[cluster.tls]", 'mode = "disable"',
         "[[cluster.nodes]]", 'id = "n1"', f"host = {toml(node_host)}", f"port = {node_port}",
-        "[coordination]", 'kind = "embedded"', f"path = {toml(lab.dir / (name + '-state.json'))}",
-        "[admin]", f'listen = "127.0.0.1:{admin}"',
         "[log]", 'level = "info"', extra,
     ]
     conf = lab.dir / f"{name}.toml"
