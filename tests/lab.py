@@ -336,11 +336,15 @@ backend node
 
 def make_certificate(lab, name="proxy"):
     """A self-signed certificate for localhost; returns {"cert", "key"}. Both are readable by the unprivileged user."""
-    cert, key = lab.dir / f"{name}.crt", lab.dir / f"{name}.key"
+    cert, key, conf = lab.dir / f"{name}.crt", lab.dir / f"{name}.key", lab.dir / f"{name}.openssl"
+    # Not an authority: rustls refuses one as a server's certificate, and clients can trust a leaf as well.
+    conf.write_text(
+        "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n[dn]\nCN = localhost\n"
+        "[v3]\nbasicConstraints = critical, CA:FALSE\nsubjectAltName = DNS:localhost, IP:127.0.0.1\n"
+    )
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", str(key), "-out", str(cert)],
+         "-config", str(conf), "-keyout", str(key), "-out", str(cert)],
         check=True, capture_output=True,
     )
     key.chmod(0o600)
