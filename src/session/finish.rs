@@ -179,6 +179,10 @@ impl Session {
         let mut seen = 0;
         let mut input = std::mem::take(&mut server.unread);
         while !self.machine.is_quiet() {
+            // An error before the client's last Query has the server wait for a Sync too.
+            if self.machine.needs_sync() {
+                return false;
+            }
             match server.stream.read_buf(&mut input).await {
                 Ok(read) if read > 0 => seen += read,
                 _ => return false,

@@ -292,11 +292,12 @@ impl Session {
         if self.stalled {
             let input = std::mem::take(&mut self.from_client);
             let before = input.len();
-            let step = self.take_from_client(cx, &input);
-            return match step {
-                None if self.from_client.len() == before => Poll::Pending,
-                step => Poll::Ready(step),
-            };
+            match self.take_from_client(cx, &input) {
+                None if self.from_client.len() == before && self.stalled => return Poll::Pending,
+                // It was waiting for its own end all the time: that has to be read.
+                None if self.from_client.len() == before => {}
+                step => return Poll::Ready(step),
+            }
         }
         match poll_read(&mut self.stream, cx, scratch) {
             Poll::Pending => Poll::Pending,
@@ -331,7 +332,12 @@ impl Session {
             let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
             let (taken, step) = match self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context) {
                 Ok(result) => result,
-                Err(error) => return Some(Step::ClientMalformed(error)),
+                Err(error) => {
+                    // What came before is sound, and a server that waits for it could not be given back.
+                    let run = sink.finish();
+                    self.to_server.extend_from_slice(&rest[run]);
+                    return Some(Step::ClientMalformed(error));
+                }
             };
             let run = sink.finish();
             drop(suspects);

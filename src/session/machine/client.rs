@@ -89,10 +89,8 @@ impl Machine {
                 at += head.total;
                 continue;
             }
-            let Some(memory) = memory.as_deref_mut() else {
-                return Ok((at, ClientStep::NeedServer));
-            };
-            // What must be seen whole waits for its last byte, if it is small enough to be held.
+            // What must be seen whole waits for its last byte, if it is small enough to be held; and it waits without a
+            // server connection.
             let streams = match head.tag {
                 b'Q' | b'P' => head.total > context.max_inspect,
                 b'B' => head.total > context.max_inspect || fields::bind_names(&seen[HEADER..]).is_some(),
@@ -102,6 +100,9 @@ impl Machine {
             if !whole && !streams {
                 return Ok((at, ClientStep::More));
             }
+            let Some(memory) = memory.as_deref_mut() else {
+                return Ok((at, ClientStep::NeedServer));
+            };
             let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
                 Taken::Yes => seen.len(),
                 Taken::Dropped => {
@@ -192,7 +193,14 @@ impl Machine {
                 to_server.pass(pass.start, pass.end);
                 self.expect(Due::FunctionCall);
             }
-            b'H' => to_server.pass(pass.start, pass.end),
+            b'H' => {
+                // Nothing answers a Flush, unless it is malformed: then an error would come when nobody awaits one, perhaps
+                // when the connection is somebody else's.
+                if !body.is_empty() {
+                    return Err(Malformed::Body(b'H'));
+                }
+                to_server.pass(pass.start, pass.end);
+            }
             b'S' => {
                 self.discarding = false;
                 if self.copy_in {
