@@ -196,7 +196,11 @@ fn clients_that_vanish_behind_a_statement_leave_nothing() {
             let mut client = Login::to(proxy.port).connect();
             client.send(bytes).unwrap();
             std::thread::sleep(Duration::from_millis(20));
-            if reset { client.reset() } else { drop(client) }
+            if reset {
+                client.reset()
+            } else {
+                drop(client)
+            }
             let mut other = Login::to(proxy.port).connect();
             // A connection that has to be cancelled first is waited for.
             let begin = Instant::now();
@@ -251,7 +255,11 @@ fn random_messages_hurt_nobody_else() {
                 let _ = client.receive();
             }
         }
-        if random.chance(50) { client.reset() } else { drop(client) }
+        if random.chance(50) {
+            client.reset()
+        } else {
+            drop(client)
+        }
         let begin = Instant::now();
         assert_eq!(witness.value("SHOW my.witness"), "me");
         assert!(begin.elapsed() < Duration::from_secs(8), "round {round}: {:?} after {sent:#?}", begin.elapsed());

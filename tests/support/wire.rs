@@ -267,13 +267,7 @@ pub struct Login {
 
 impl Login {
     pub fn to(port: u16) -> Login {
-        Login {
-            port,
-            user: USER.into(),
-            password: PASSWORD.into(),
-            database: DATABASE.into(),
-            parameters: Vec::new(),
-        }
+        Login { port, user: USER.into(), password: PASSWORD.into(), database: DATABASE.into(), parameters: Vec::new() }
     }
 
     pub fn user(mut self, user: &str, password: &str) -> Login {
