@@ -219,10 +219,7 @@ impl Session {
             turn_away(stream, pending, &too_many(settings.max_clients)).await;
             return None;
         };
-        let mut parameters = parameters;
-        if parameters.get("application_name").unwrap_or("") != application_name {
-            Arc::make_mut(&mut parameters).set("application_name", &application_name);
-        }
+        let parameters = database.personal(parameters, &application_name);
         let mut to_client = pending;
         message::authentication_ok(&mut to_client);
         for (name, value) in parameters.iter() {

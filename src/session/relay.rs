@@ -35,7 +35,7 @@ const READ_SIZE: usize = 64 * 1024;
 const SOFTLY: Duration = Duration::from_millis(500);
 
 /// Buffers that grew beyond this are given back when they are empty.
-const KEEP: usize = 4 * 1024;
+const KEEP: usize = 256;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());

@@ -1,7 +1,7 @@
 //! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -95,6 +95,8 @@ pub struct Database {
     sequence_users: Mutex<HashMap<(Arc<str>, Box<str>), Arc<SequenceUse>>>,
     /// What servers reported at startup, by user and startup parameters: enough to greet the next client that says the same.
     greetings: Mutex<HashMap<(Arc<str>, Arc<Startup>), Arc<Parameters>>>,
+    /// The same with each client's own application_name: most clients have it in common, and a set is above a kilobyte.
+    personal: Mutex<HashMap<u64, Weak<Parameters>>>,
 }
 
 impl Shared {
@@ -172,6 +174,7 @@ impl Database {
             facts: Arc::new(Facts::default()),
             sequence_users: Mutex::default(),
             greetings: Mutex::default(),
+            personal: Mutex::default(),
         }
     }
 
@@ -189,6 +192,27 @@ impl Database {
             return Arc::default();
         }
         users.entry(key).or_default().clone()
+    }
+
+    /// These parameters with this application_name, shared by all clients that are told the same.
+    pub fn personal(&self, parameters: Arc<Parameters>, application_name: &str) -> Arc<Parameters> {
+        if parameters.get("application_name").unwrap_or("") == application_name {
+            return parameters;
+        }
+        let mut own = Parameters::clone(&parameters);
+        own.set("application_name", application_name);
+        let mut known = self.personal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(&own.hash()).and_then(Weak::upgrade)
+            && *same == own
+        {
+            return same;
+        }
+        if known.len() >= APPLICATIONS {
+            known.retain(|_, parameters| parameters.strong_count() > 0);
+        }
+        let own = Arc::new(own);
+        known.insert(own.hash(), Arc::downgrade(&own));
+        own
     }
 
     pub fn keep_greeting(&self, user: &Arc<str>, startup: &Arc<Startup>, parameters: &Arc<Parameters>) {
