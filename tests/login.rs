@@ -514,7 +514,7 @@ fn a_cancel_request_is_recognised_with_keys_of_any_length() {
             client.write_all(&packet).await.unwrap();
             let peer = Peer::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
             match admit(Stream::unix(server), peer, &context).await.unwrap() {
-                Admitted::Cancel { pid, secret } => assert_eq!((pid, secret), (258, vec![9; length])),
+                Admitted::Cancel { pid, secret, .. } => assert_eq!((pid, secret), (258, vec![9; length])),
                 Admitted::Client(_) => panic!("not a cancel request"),
             }
         }

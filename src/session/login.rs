@@ -90,7 +90,12 @@ pub struct Client {
 
 #[derive(Debug)]
 pub enum Admitted {
-    Cancel { pid: u32, secret: Vec<u8> },
+    /// `stream` is to be closed when the cancel has arrived, which is how its sender knows.
+    Cancel {
+        pid: u32,
+        secret: Vec<u8>,
+        stream: Stream,
+    },
     Client(Box<Client>),
 }
 
@@ -178,7 +183,10 @@ struct Login<'a> {
 impl Login<'_> {
     async fn run(&mut self) -> Step<Admitted> {
         let startup = match self.open().await? {
-            Opening::Cancel { pid, secret } => return Ok(Admitted::Cancel { pid, secret }),
+            Opening::Cancel { pid, secret } => {
+                let stream = std::mem::replace(&mut self.stream, Stream::Closed);
+                return Ok(Admitted::Cancel { pid, secret, stream });
+            }
             Opening::Startup(startup) => startup,
         };
         let credential = self.authenticate(&startup).await?;

@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
@@ -92,7 +93,11 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usiz
         }
     };
     match admitted {
-        Admitted::Cancel { pid, secret } => shared.clients.cancel(pid, &secret).await,
+        Admitted::Cancel { pid, secret, stream } => {
+            shared.clients.cancel(pid, &secret).await;
+            // Only now, so that who waits for the end of this connection can send its next statement unharmed.
+            drop(stream);
+        }
         Admitted::Client(client) if client.replication.is_some() => {
             Box::pin(replication::serve(*client, shared, worker)).await;
         }
@@ -333,8 +338,10 @@ impl Session {
         if self.machine.takes_lost_block(&self.from_client) {
             return self.refuse(&lost_transaction());
         }
-        self.me.client.set_activity(Activity::Waiting);
         let me = self.me.client.clone();
+        // A cancel that came when an earlier wait was just over is not for this statement.
+        let _ = me.cancelled.notified().now_or_never();
+        me.set_activity(Activity::Waiting);
         let result = tokio::select! {
             biased;
             () = me.cancelled.notified() => {
