@@ -42,6 +42,9 @@ pub struct MonitorConfig {
     pub probe_timeout: Duration,
 }
 
+/// Why nothing is known of a node at first.
+const NOT_LOOKED_AT: &str = "not looked at yet";
+
 /// The topology before anybody has looked.
 pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
     let view = |address: &Arc<NodeAddress>| {
@@ -51,7 +54,7 @@ pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
             timeline: Timeline(0),
             lsn: Lsn(0),
             system_identifier: 0,
-            reason: "not looked at yet".into(),
+            reason: NOT_LOOKED_AT.into(),
         })
     };
     Topology {
@@ -235,6 +238,9 @@ fn log(previous: &Topology, next: &Topology) {
         if old.role != new.role || old.timeline != new.timeline {
             let (node, was, role) = (&new.address.id, old.role.as_str(), new.role.as_str());
             tracing::info!(%node, was, role, timeline = new.timeline.0, reason = new.reason, "node changed");
+        } else if new.role == Role::Unknown && old.reason == NOT_LOOKED_AT && new.reason != NOT_LOOKED_AT {
+            // It never answered, so it did not change; whoever has just started the proxy must hear why.
+            tracing::warn!(node = %new.address.id, reason = new.reason, "node does not answer");
         }
     }
     if previous.version != next.version {
