@@ -81,6 +81,8 @@ fn neighbour(port: u16, number: u32, stop: &AtomicBool, asked: &AtomicU64) -> Du
         me.run("COMMIT");
         longest = longest.max(begin.elapsed());
         asked.fetch_add(1, Ordering::Relaxed);
+        // A neighbour lives here; it does not hoard the processor.
+        std::thread::sleep(Duration::from_millis(1));
     }
     longest
 }
@@ -143,8 +145,15 @@ fn costs_one_connection(port: u16, what: &str, bytes: &[u8]) {
     assert!(is_closed(&mut stream, Duration::from_secs(20)), "still open after {what}");
 }
 
+/// One test at a time: each loads the machine by itself, and what a neighbour notices shall be that test's doing.
+fn turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[test]
 fn garbage_before_login_costs_one_connection() {
+    let _turn = turn();
     let proxy = small_proxy("client_login_timeout = \"5s\"");
     let neighbours = Neighbours::settle_in(proxy.port, 4);
     let user = [("user", "demo")];
@@ -203,6 +212,7 @@ fn garbage_before_login_costs_one_connection() {
 
 #[test]
 fn garbage_inside_sasl_costs_one_connection() {
+    let _turn = turn();
     let proxy = Proxy::start(shared_cluster(), &ProxySettings { proxy: "pool_size = 4".into(), ..Default::default() });
     let neighbours = Neighbours::settle_in(proxy.port, 3);
     let start = Login::to(proxy.port).packet();
@@ -246,6 +256,7 @@ fn garbage_inside_sasl_costs_one_connection() {
 
 #[test]
 fn a_login_that_never_ends_is_ended() {
+    let _turn = turn();
     let proxy = small_proxy("client_login_timeout = \"1s\"");
     let neighbours = Neighbours::settle_in(proxy.port, 2);
     let whole = Login::to(proxy.port).with("options", &"-c a=b ".repeat(100)).packet();
@@ -270,6 +281,7 @@ fn a_login_that_never_ends_is_ended() {
 
 #[test]
 fn five_thousand_connections_that_say_nothing_cost_little() {
+    let _turn = turn();
     let wanted = 5_000.min(raise_open_files().saturating_sub(500) as usize);
     if wanted < 5_000 {
         println!("the limit on open files allows only {wanted} connections");
@@ -294,6 +306,7 @@ fn five_thousand_connections_that_say_nothing_cost_little() {
 
 #[test]
 fn a_client_that_does_not_read_its_result_costs_a_buffer() {
+    let _turn = turn();
     let proxy = small_proxy("");
     let neighbours = Neighbours::settle_in(proxy.port, 3);
     let mut lazy = Login::to(proxy.port).connect();
@@ -325,6 +338,7 @@ fn a_client_that_does_not_read_its_result_costs_a_buffer() {
 
 #[test]
 fn large_statements_and_parameters_are_streamed() {
+    let _turn = turn();
     let proxy = small_proxy("");
     let neighbours = Neighbours::settle_in(proxy.port, 2);
     let piece = vec![b'x'; 1 << 20];
@@ -362,6 +376,7 @@ fn large_statements_and_parameters_are_streamed() {
 
 #[test]
 fn floods_of_small_messages_are_read_no_faster_than_their_answers() {
+    let _turn = turn();
     let proxy = small_proxy("");
     let neighbours = Neighbours::settle_in(proxy.port, 2);
     for (what, opening) in [("at rest", ""), ("in a transaction", "BEGIN"), ("pinned", "LISTEN flood")] {
