@@ -9,6 +9,7 @@ import ctypes
 import os
 import pathlib
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -59,9 +60,13 @@ def find_pg_bin():
     raise LabError("PostgreSQL's server binaries were not found; set PGBATON_PG_BIN to the folder that holds initdb")
 
 
+_libc = ctypes.CDLL(None)
+
+
 def _die_with_parent():
-    # The servers must not survive a script that was killed outright. PR_SET_PDEATHSIG = 1.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL if os.environ.get("LAB_HARD") else signal.SIGINT)
+    # The servers must not survive a script that was killed outright. PR_SET_PDEATHSIG = 1; SIGINT is PostgreSQL's
+    # fast shutdown, and ends the others too.
+    _libc.prctl(1, signal.SIGINT)
 
 
 class Lab:
@@ -93,6 +98,9 @@ class Lab:
         raise LabError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
 
     def __enter__(self):
+        # Proxies with thousands of clients need as many files as we may have.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
         return self
@@ -241,7 +249,7 @@ def pgbaton_binary(profile="debug"):
 
 def start_pgbaton(
     lab, node_port, profile="debug", name="pgbaton", pool_mode="transaction", pool_size=20, max_clients=10000,
-    listen=(), tls=None, rules=(), control_password=None, control_user="postgres", node_host="127.0.0.1", extra="",
+    listen=(), tls=None, rules=(), control_password=None, control_user="postgres", node_host="127.0.0.1", workers=0, log_level="info",
 ):
     """Starts `pgbaton serve` in front of one node and returns (process, port)."""
     binary = pgbaton_binary(profile)
@@ -249,7 +257,7 @@ def start_pgbaton(
     addresses = ", ".join(toml(a) for a in [f"127.0.0.1:{port}", *listen])
     lines = [
         "[proxy]", f"listen = [{addresses}]", f"pool_mode = {toml(pool_mode)}", f"pool_size = {pool_size}",
-        f"max_clients = {max_clients}", "[proxy.tls]",
+        f"max_clients = {max_clients}", f"workers = {workers}", "[proxy.tls]",
     ]
     if tls:
         lines += [f"mode = {toml(tls.get('mode', 'allow'))}", f"cert = {toml(tls['cert'])}", f"key = {toml(tls['key'])}"]
@@ -267,7 +275,7 @@ def start_pgbaton(
     lines += [
         "[cluster.tls]", 'mode = "disable"',
         "[[cluster.nodes]]", 'id = "n1"', f"host = {toml(node_host)}", f"port = {node_port}",
-        "[log]", 'level = "info"', extra,
+        "[log]", f'level = "{log_level}"',
     ]
     conf = lab.dir / f"{name}.toml"
     conf.write_text("\n".join(lines) + "\n")
@@ -336,11 +344,15 @@ backend node
 
 def make_certificate(lab, name="proxy"):
     """A self-signed certificate for localhost; returns {"cert", "key"}. Both are readable by the unprivileged user."""
-    cert, key = lab.dir / f"{name}.crt", lab.dir / f"{name}.key"
+    cert, key, conf = lab.dir / f"{name}.crt", lab.dir / f"{name}.key", lab.dir / f"{name}.openssl"
+    # Not an authority: rustls refuses one as a server's certificate, and clients can trust a leaf as well.
+    conf.write_text(
+        "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n[dn]\nCN = localhost\n"
+        "[v3]\nbasicConstraints = critical, CA:FALSE\nsubjectAltName = DNS:localhost, IP:127.0.0.1\n"
+    )
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", str(key), "-out", str(cert)],
+         "-config", str(conf), "-keyout", str(key), "-out", str(cert)],
         check=True, capture_output=True,
     )
     key.chmod(0o600)

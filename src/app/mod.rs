@@ -29,6 +29,7 @@ use crate::session::clients::Wish;
 use crate::session::login;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
+use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
 use crate::types::NodeId;
 use listen::{Arrival, Listener};
@@ -131,6 +132,7 @@ fn start_with(
             let asked = control.clone();
             tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
             tokio::spawn(follow_primary(shared.clone()));
+            tokio::spawn(feed_the_hungry(shared.clone()));
             tokio::spawn(report_rights(control.clone(), shared.clone()));
             let watching = shared.clone();
             tokio::spawn(async move {
@@ -352,6 +354,19 @@ async fn follow_primary(shared: Arc<Shared>) {
         }
         if topology.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Passes on that somebody waits for a server connection to those who hold one only for the case that they want
+/// currval or lastval.
+async fn feed_the_hungry(shared: Arc<Shared>) {
+    loop {
+        shared.pools.hungry.notified().await;
+        for client in shared.clients.all() {
+            if client.pins() == Pins::of(Pin::Sequence) {
+                client.nudge();
+            }
         }
     }
 }

@@ -243,7 +243,8 @@ pub const KEYS: &[Key] = &[
         Kind::Path,
         Some(""),
         RELOADS,
-        "For method `file`: lines of `\"user\" \"password or SCRAM-SHA-256 verifier\"`.",
+        "Lines of `\"user\" \"password or SCRAM-SHA-256 verifier\"`. With method `passthrough` it comes first, and gives roles \
+         that log in by `trust` or `cert` a password to show the nodes.",
     ),
     key("auth.rules", "user", Kind::Text, Some("all"), RELOADS, "A role, or `all`."),
     key("auth.rules", "database", Kind::Text, Some("all"), RELOADS, "A database, or `all`."),

@@ -68,7 +68,7 @@ pub struct ProxyTls {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Auth {
     pub method: AuthMethod,
-    /// Given exactly when `method` is `File`.
+    /// Always given when `method` is `File`.
     pub users_file: Option<PathBuf>,
     pub rules: Vec<Rule>,
 }
@@ -396,12 +396,8 @@ fn auth(document: &Document<'_>) -> Option<Auth> {
     let section = document.section("auth");
     let method = section.choice("method", AuthMethod::parse);
     let users_file = section.path("users_file");
-    match (method, &users_file) {
-        (Some(AuthMethod::File), None) => section.refuse("users_file", "has to be given, as auth.method is \"file\""),
-        (Some(AuthMethod::Passthrough), Some(_)) => {
-            section.refuse("users_file", "has no effect unless auth.method is \"file\"");
-        }
-        _ => {}
+    if method == Some(AuthMethod::File) && users_file.is_none() {
+        section.refuse("users_file", "has to be given, as auth.method is \"file\"");
     }
     let rules = document.list("auth.rules").into_iter().map(|section| {
         let known = |text: &str| keys::RULE_METHODS.contains(&text).then(|| text.to_string());

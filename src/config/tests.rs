@@ -140,7 +140,6 @@ fn keys_that_need_each_other_are_checked_together() {
     assert!(refusal("[proxy.tls]\ncert = \"c.pem\"").contains("proxy.tls.key: has to be given"));
     assert!(refusal("[proxy.tls]\nclient_ca = \"c.pem\"").contains("has no effect without"));
     assert!(refusal("[auth]\nmethod = \"file\"").contains("auth.users_file: has to be given"));
-    assert!(refusal("[auth]\nusers_file = \"u\"").contains("has no effect unless auth.method"));
     assert!(refusal("[cluster.tls]\nca = \"u\"").contains("has no effect unless cluster.tls.mode"));
     assert!(refusal("[[auth.rules]]\nuser = \"app\"").contains("auth.rules[1].method: has to be given"));
 }

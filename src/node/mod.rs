@@ -9,14 +9,14 @@ mod roles;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::types::{PgLsn, ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, NoTls, Row, Statement};
 
 pub use self::roles::RoleRecord;
 use self::roles::Roles;
@@ -119,7 +119,35 @@ struct Inner {
 struct Keeper {
     address: Arc<NodeAddress>,
     password: Option<Secret>,
-    client: Mutex<Option<Arc<Client>>>,
+    client: Mutex<Option<Arc<Kept>>>,
+}
+
+/// A connection and the questions it has been asked before: planning one costs the server more than answering it.
+struct Kept {
+    client: Client,
+    prepared: std::sync::Mutex<HashMap<&'static str, Statement>>,
+}
+
+impl Kept {
+    async fn query(
+        &self,
+        sql: &'static str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let known = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(sql).cloned();
+        let statement = match found {
+            Some(statement) => statement,
+            None => {
+                let types: Vec<Type> = parameters.iter().map(|(_, of)| of.clone()).collect();
+                let statement = self.client.prepare_typed(sql, &types).await?;
+                known().insert(sql, statement.clone());
+                statement
+            }
+        };
+        let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
+        self.client.query(&statement, &values).await
+    }
 }
 
 impl fmt::Debug for Control {
@@ -234,7 +262,7 @@ impl Inner {
         Err(NodeError::NoPrimary { reason: self.topology.borrow().reason.clone() })
     }
 
-    async fn ask_one(&self, keeper: &Keeper, sql: &str, limit: Duration) -> Result<Row, NodeError> {
+    async fn ask_one(&self, keeper: &Keeper, sql: &'static str, limit: Duration) -> Result<Row, NodeError> {
         let mut rows = self.ask(keeper, sql, &[], limit).await?;
         rows.pop().ok_or_else(|| NodeError::Unreachable {
             node: keeper.address.id.clone(),
@@ -247,7 +275,7 @@ impl Inner {
     async fn ask(
         &self,
         keeper: &Keeper,
-        sql: &str,
+        sql: &'static str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
         limit: Duration,
     ) -> Result<Vec<Row>, NodeError> {
@@ -260,9 +288,9 @@ impl Inner {
                 Err(_) => return Err(late()),
                 Ok(client) => client?,
             };
-            match timeout_at(deadline, client.query_typed(sql, parameters)).await {
+            match timeout_at(deadline, client.query(sql, parameters)).await {
                 Ok(Ok(rows)) => return Ok(rows),
-                Ok(Err(error)) if is_lost(&error) || client.is_closed() => {
+                Ok(Err(error)) if is_lost(&error) || client.client.is_closed() => {
                     keeper.forget(&client).await;
                     if is_fresh || !may_retry {
                         return Err(refusal(node, &error));
@@ -279,13 +307,14 @@ impl Inner {
     }
 
     /// The kept connection, and whether it was opened just now.
-    async fn client(&self, keeper: &Keeper, limit: Duration) -> Result<(Arc<Client>, bool), NodeError> {
+    async fn client(&self, keeper: &Keeper, limit: Duration) -> Result<(Arc<Kept>, bool), NodeError> {
         let mut kept = keeper.client.lock().await;
-        if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
+        if let Some(client) = kept.as_ref().filter(|known| !known.client.is_closed()) {
             return Ok((client.clone(), false));
         }
         *kept = None;
-        let client = Arc::new(self.connect(keeper, &self.config.database, limit).await?);
+        let client = self.connect(keeper, &self.config.database, limit).await?;
+        let client = Arc::new(Kept { client, prepared: Default::default() });
         *kept = Some(client.clone());
         Ok((client, true))
     }
@@ -332,7 +361,7 @@ impl Inner {
 
 impl Keeper {
     /// Unless somebody has replaced it already.
-    async fn forget(&self, client: &Arc<Client>) {
+    async fn forget(&self, client: &Arc<Kept>) {
         let mut kept = self.client.lock().await;
         if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, client)) {
             *kept = None;

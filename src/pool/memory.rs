@@ -49,6 +49,10 @@ impl Parameters {
         }
     }
 
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
     pub fn same_as(&self, other: &Parameters) -> bool {
         self.hash == other.hash
     }

@@ -18,12 +18,17 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{self, Object, PoolError, RecycleResult, Timeouts};
 use hashbrown::HashMap;
 
+use tokio::sync::Notify;
+
 use crate::auth::Credential;
 use crate::net::NodeTls;
 use crate::types::{NodeAddress, NodeId};
 use connect::{ConnectError, ConnectRequest};
 use memory::Memory;
 pub use server::{CancelGate, Server, ServerIdentity};
+
+/// How often somebody who waits says so.
+const HUNGRY: Duration = Duration::from_millis(100);
 
 /// The bounds of every pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,8 +118,8 @@ pub struct Pool {
     retired: AtomicBool,
     /// Grows when connections opened before must not be used again (defaults changed).
     generation: AtomicU64,
-    /// A client of this pool has used currval or lastval.
-    pub sequence_memory: AtomicBool,
+    /// Notified again and again while somebody waits: sessions that keep a connection softly may let go.
+    hungry: Arc<Notify>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,6 +133,7 @@ impl Pool {
         tls: Arc<NodeTls>,
         limits: Arc<RwLock<Limits>>,
         workers: usize,
+        hungry: Arc<Notify>,
     ) -> Self {
         let size = limits.read().unwrap_or_else(PoisonError::into_inner).pool_size;
         let config = managed::PoolConfig::new(size);
@@ -146,7 +152,7 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             generation: AtomicU64::new(0),
-            sequence_memory: AtomicBool::new(false),
+            hungry,
         }
     }
 
@@ -271,7 +277,14 @@ impl Pool {
             return Ok(object);
         }
         let timeouts = Timeouts { wait: Some(limits.wait), create: None, recycle: None };
-        match self.inner.timeout_get(&timeouts).await {
+        let mut line = std::pin::pin!(self.inner.timeout_get(&timeouts));
+        let got = loop {
+            match tokio::time::timeout(HUNGRY, &mut line).await {
+                Ok(got) => break got,
+                Err(_) => self.hungry.notify_one(),
+            }
+        };
+        match got {
             Ok(object) => Ok(object),
             Err(PoolError::Timeout(_)) => Err(AcquireError::Exhausted { size: limits.pool_size, waited: limits.wait }),
             Err(_) => Err(AcquireError::Retired),
@@ -439,11 +452,19 @@ pub struct Pools {
     limits: Arc<RwLock<Limits>>,
     tls: RwLock<Arc<NodeTls>>,
     workers: usize,
+    /// See [`Pool`]'s field of this name.
+    pub hungry: Arc<Notify>,
 }
 
 impl Pools {
     pub fn new(limits: Limits, tls: Arc<NodeTls>, workers: usize) -> Self {
-        Pools { pools: RwLock::default(), limits: Arc::new(RwLock::new(limits)), tls: RwLock::new(tls), workers }
+        Pools {
+            pools: RwLock::default(),
+            limits: Arc::new(RwLock::new(limits)),
+            tls: RwLock::new(tls),
+            workers,
+            hungry: Arc::default(),
+        }
     }
 
     pub fn get(&self, key: &PoolKey, address: &NodeAddress) -> Arc<Pool> {
@@ -459,7 +480,14 @@ impl Pools {
             return pool.clone();
         }
         let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let pool = Arc::new(Pool::new(key.clone(), Arc::new(address.clone()), tls, self.limits.clone(), self.workers));
+        let pool = Arc::new(Pool::new(
+            key.clone(),
+            Arc::new(address.clone()),
+            tls,
+            self.limits.clone(),
+            self.workers,
+            self.hungry.clone(),
+        ));
         pools.insert(key.clone(), pool.clone());
         pool
     }

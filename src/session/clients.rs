@@ -1,6 +1,6 @@
 //! Who is connected: one entry for each client, by which others cancel its query, end its connection, or list it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +50,8 @@ pub struct Client {
     pins: AtomicU32,
     pub transactions: AtomicU64,
     wish: AtomicU8,
+    /// Somebody waits for a server connection; this session may hold one it does not need.
+    nudged: AtomicBool,
     pub waker: AtomicWaker,
     /// The server that works for this client now. Held while a cancel is counted in at its gate.
     server: Mutex<Option<Arc<ServerIdentity>>>,
@@ -89,6 +91,21 @@ impl Client {
     pub fn ask(&self, wish: Wish) {
         self.wish.fetch_max(wish as u8, Ordering::Relaxed);
         self.waker.wake();
+    }
+
+    pub fn nudge(&self) {
+        self.nudged.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    #[inline]
+    pub fn is_nudged(&self) -> bool {
+        self.nudged.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub fn take_nudge(&self) -> bool {
+        self.nudged.load(Ordering::Relaxed) && self.nudged.swap(false, Ordering::Relaxed)
     }
 
     #[inline]
@@ -172,6 +189,7 @@ impl Clients {
             pins: AtomicU32::new(0),
             transactions: AtomicU64::new(0),
             wish: AtomicU8::new(Wish::None as u8),
+            nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             server: Mutex::new(None),
             cancelled: Notify::new(),

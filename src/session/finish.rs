@@ -144,7 +144,9 @@ impl Session {
         if self.machine.status() != Tx::Idle {
             undo.push(b"ROLLBACK".to_vec());
         }
-        if !pins.is_empty() {
+        // Sequence memory is forgotten by whoever next wants to use it.
+        let discards = !pins.is_empty() && pins != Pins::of(Pin::Sequence);
+        if discards {
             undo.push(b"DISCARD ALL".to_vec());
         }
         let server = lease.server();
@@ -152,7 +154,7 @@ impl Session {
             if server.run(&undo, UNDO).await.is_err() {
                 return None;
             }
-            if !pins.is_empty() {
+            if discards {
                 server.memory.discarded();
             }
         }

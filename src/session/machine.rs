@@ -43,7 +43,7 @@ pub struct Context<'a> {
     pub max_inspect: usize,
     /// Statements kept prepared on one server connection.
     pub max_prepared: usize,
-    /// A client of this pool has asked for `currval` or `lastval`: remember who advanced a sequence.
+    /// This application may ask for `currval` or `lastval`: remember who advanced a sequence.
     pub sequence_memory: bool,
 }
 
@@ -94,6 +94,8 @@ pub struct Happened {
     pub read_only_refusal: bool,
     /// currval or lastval was asked for.
     pub sequence_memory: bool,
+    /// A statement was sent that may advance a sequence, where that is of interest.
+    pub may_have_advanced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,8 +131,8 @@ enum Due {
     Describe(Option<Arc<Prepared>>),
     /// A Describe of our own that shows whether a statement still has the shape its clients know.
     Verify(Arc<Prepared>),
-    /// A Bind or Describe sent to fail, in place of one of a statement that has changed its shape.
-    Stale,
+    /// A message sent to fail, in place of one that PostgreSQL would have refused; the body of its error.
+    Refused(Box<[u8]>),
     Execute(Option<Arc<Statement>>),
     /// The statement removed by it, to be put back if the Close is skipped after an error.
     Close(Option<Box<(Box<[u8]>, Arc<Prepared>)>>),
@@ -212,11 +214,15 @@ pub struct Machine {
     pending: Vec<Pending>,
     pins: Pins,
     native: bool,
+    /// The last statement may have advanced a sequence (only kept up to date where sequence memory is wanted).
+    advanced_last: bool,
     /// The connection we hold was used by nobody else since we last did.
     undisturbed: bool,
     statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
     unnamed: Option<Box<Unnamed>>,
     next_token: u64,
+    /// The named statement the unnamed portal was bound to last.
+    bound: Option<Arc<Prepared>>,
     /// Effects of bound portals, only of those that have any.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     pub happened: Happened,
@@ -260,10 +266,12 @@ impl Machine {
             pending: Vec::new(),
             pins,
             native: false,
+            advanced_last: false,
             undisturbed: true,
             statements: HashMap::default(),
             unnamed: None,
             next_token: 0,
+            bound: None,
             portals: Vec::new(),
             happened: Happened::default(),
         }
@@ -275,6 +283,10 @@ impl Machine {
 
     pub fn pins(&self) -> Pins {
         self.pins
+    }
+
+    pub fn advanced_last(&self) -> bool {
+        self.advanced_last
     }
 
     pub fn set_pins(&mut self, pins: Pins) {

@@ -16,7 +16,6 @@ pub mod sink;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -35,7 +34,7 @@ use clients::{Activity, Arrival, Registered};
 use login::Admitted;
 use machine::{Before, Machine};
 use relay::Step;
-use shared::{Database, Shared};
+use shared::{Database, SequenceUse, Shared};
 
 /// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
 const OWN_STATEMENT: Duration = Duration::from_secs(30);
@@ -74,7 +73,11 @@ pub struct Session {
     to_server: Vec<u8>,
     /// A statement ran that may have ended what pins the session.
     may_unpin: bool,
-    sequence_memory: bool,
+    sequence_use: Arc<SequenceUse>,
+    /// When a pinned session last came to rest.
+    rested: Instant,
+    /// Since when it is pinned by sequence memory alone.
+    soft_since: Option<Instant>,
     max_inspect: usize,
     max_prepared: usize,
 }
@@ -207,6 +210,7 @@ impl Session {
         shared.keep_credential(&user, &credential);
         // Only a database that a server has let somebody into is remembered.
         let database = shared.remember_database(database);
+        let sequence_use = database.sequence_use(&user, &application_name);
         let arrival = Arrival {
             user,
             database: database.name.clone(),
@@ -220,10 +224,7 @@ impl Session {
             turn_away(stream, pending, &too_many(settings.max_clients)).await;
             return None;
         };
-        let mut parameters = parameters;
-        if parameters.get("application_name").unwrap_or("") != application_name {
-            Arc::make_mut(&mut parameters).set("application_name", &application_name);
-        }
+        let parameters = database.personal(parameters, &application_name);
         let mut to_client = pending;
         message::authentication_ok(&mut to_client);
         for (name, value) in parameters.iter() {
@@ -248,7 +249,9 @@ impl Session {
             to_client,
             to_server: Vec::new(),
             may_unpin: false,
-            sequence_memory: false,
+            sequence_use,
+            rested: Instant::now(),
+            soft_since: None,
             max_inspect: settings.max_inspect,
             max_prepared: settings.max_prepared,
         }))
@@ -309,7 +312,6 @@ impl Session {
             return false;
         }
         let Some(lease) = pool.take_idle(&self.want()) else { return false };
-        self.sequence_memory = pool.sequence_memory.load(Ordering::Relaxed);
         self.use_lease(lease)
     }
 
@@ -387,7 +389,6 @@ impl Session {
                 Some(lease) => lease,
                 None => self.lease_from_primary().await?,
             };
-            self.sequence_memory = lease.pool().sequence_memory.load(Ordering::Relaxed);
             let steps = self.machine.steps_to_attach(&lease.server().memory);
             if self.machine.status() != machine::Tx::Idle {
                 // A block whose server was lost goes on as what it is: failed, until the client ends it.
@@ -582,10 +583,11 @@ impl Session {
         if happened.read_only_refusal {
             self.shared.look_now.notify_one();
         }
-        if happened.sequence_memory
-            && let Some(lease) = &self.lease
-        {
-            lease.pool().sequence_memory.store(true, Ordering::Relaxed);
+        if happened.sequence_memory {
+            self.sequence_use.confirm();
+        }
+        if happened.may_have_advanced {
+            self.sequence_use.try_once();
         }
         self.may_unpin |= happened.may_unpin;
     }

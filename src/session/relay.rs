@@ -14,6 +14,9 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,13 +25,17 @@ use super::clients::{Activity, Wish};
 use super::machine::{self, Before, ClientStep, ServerStep};
 use super::sink::Sink;
 use crate::net::Stream;
+use crate::sql::{self, Pins};
 use crate::wire::frame::Malformed;
 
 /// Bytes read at once. Large results want few system calls; below 64 KiB each MB costs measurably more.
 const READ_SIZE: usize = 64 * 1024;
 
+/// How long a session that may want currval keeps its connection while others wait for one.
+const SOFTLY: Duration = Duration::from_millis(500);
+
 /// Buffers that grew beyond this are given back when they are empty.
-const KEEP: usize = 4 * 1024;
+const KEEP: usize = 256;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
@@ -119,6 +126,9 @@ impl Session {
                 return Poll::Ready(Step::Drained);
             }
             _ => {}
+        }
+        if self.me.client.is_nudged() {
+            self.let_go_softly();
         }
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
@@ -226,9 +236,20 @@ impl Session {
 
     /// The transaction is over: gives the connection back if that needs no waiting.
     fn rest(&mut self) -> Option<Step> {
-        let pins = self.machine.pins();
+        let mut pins = self.machine.pins();
+        if pins == Pins::of(sql::Pin::Sequence) {
+            let since = *self.soft_since.get_or_insert_with(Instant::now);
+            let had_its_answer = !self.machine.advanced_last() || since.elapsed() > SOFTLY * 4;
+            if had_its_answer && self.me.client.take_nudge() {
+                pins = Pins::EMPTY;
+                self.machine.set_pins(pins);
+                self.me.client.set_pins(pins);
+                self.soft_since = None;
+            }
+        }
         if !pins.is_empty() || self.may_unpin {
             self.me.client.set_pins(pins);
+            self.rested = Instant::now();
             if self.may_unpin {
                 return Some(Step::Rest);
             }
@@ -248,6 +269,19 @@ impl Session {
             lease.release();
         }
         None
+    }
+
+    /// Somebody waits for a connection, and this session keeps one only so that currval or lastval, if it should ask for
+    /// them, still know. A client that wants them asks at once: it goes without after [`SOFTLY`] of silence, after a
+    /// statement that advanced no sequence (it has had its answer), and in any case after four times that.
+    fn let_go_softly(&mut self) {
+        let only_memory = self.machine.pins() == Pins::of(sql::Pin::Sequence);
+        if only_memory && self.lease.is_some() && self.machine.is_at_rest() && self.rested.elapsed() > SOFTLY {
+            self.machine.set_pins(Pins::EMPTY);
+            self.me.client.set_pins(Pins::EMPTY);
+            // Nothing is unpinned by asking the server, so this cannot ask for more.
+            let _ = self.rest();
+        }
     }
 
     /// One step from the client to the server.
@@ -293,7 +327,7 @@ impl Session {
                 ddl_generation: self.database.facts.ddl_generation(),
                 max_inspect: self.max_inspect,
                 max_prepared: self.max_prepared,
-                sequence_memory: self.sequence_memory,
+                sequence_memory: self.sequence_use.is_likely(),
             };
             let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
             let (taken, step) = match self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context) {

@@ -1,6 +1,7 @@
 //! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -48,13 +49,54 @@ const GREETINGS: usize = 256;
 /// How many roles' newest credentials are kept.
 const CREDENTIALS: usize = 10_000;
 
+/// How many applications of a database are told apart; those beyond learn for each session alone.
+const APPLICATIONS: usize = 1_024;
+
+/// Whether an application asks for currval or lastval after it has written. Until it is known, its first writes are
+/// taken as if it did: a session that may have advanced a sequence keeps its connection until others need it.
+#[derive(Debug)]
+pub struct SequenceUse(AtomicUsize);
+
+/// Writes after which an application that never asked is taken not to ask at all.
+const TRIALS: usize = 200;
+
+impl Default for SequenceUse {
+    fn default() -> Self {
+        SequenceUse(AtomicUsize::new(TRIALS))
+    }
+}
+
+impl SequenceUse {
+    const KNOWN: usize = usize::MAX;
+
+    #[inline]
+    pub fn is_likely(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// Somebody asked.
+    pub fn confirm(&self) {
+        self.0.store(Self::KNOWN, Ordering::Relaxed);
+    }
+
+    /// Somebody wrote.
+    pub fn try_once(&self) {
+        let less = |left| if left == Self::KNOWN || left == 0 { None } else { Some(left - 1) };
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
 /// One database as sessions know it.
 pub struct Database {
     pub name: Arc<str>,
     pub registry: Registry,
     pub facts: Arc<Facts>,
+    /// What is known of clients of each role and application_name as to currval and lastval.
+    sequence_users: Mutex<HashMap<(Arc<str>, Box<str>), Arc<SequenceUse>>>,
     /// What servers reported at startup, by user and startup parameters: enough to greet the next client that says the same.
     greetings: Mutex<HashMap<(Arc<str>, Arc<Startup>), Arc<Parameters>>>,
+    /// The same with each client's own application_name: most clients have it in common, and a set is above a kilobyte.
+    personal: Mutex<HashMap<u64, Weak<Parameters>>>,
 }
 
 impl Shared {
@@ -130,7 +172,9 @@ impl Database {
             name: name.into(),
             registry: Registry::default(),
             facts: Arc::new(Facts::default()),
+            sequence_users: Mutex::default(),
             greetings: Mutex::default(),
+            personal: Mutex::default(),
         }
     }
 
@@ -138,6 +182,37 @@ impl Database {
         let greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
         let ((_, startup), parameters) = greetings.get_key_value(&(user.clone(), startup.clone()))?;
         Some((startup.clone(), parameters.clone()))
+    }
+
+    /// What clients of one role and application share.
+    pub fn sequence_use(&self, user: &Arc<str>, application_name: &str) -> Arc<SequenceUse> {
+        let mut users = self.sequence_users.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (user.clone(), application_name.into());
+        if users.len() >= APPLICATIONS && !users.contains_key(&key) {
+            return Arc::default();
+        }
+        users.entry(key).or_default().clone()
+    }
+
+    /// These parameters with this application_name, shared by all clients that are told the same.
+    pub fn personal(&self, parameters: Arc<Parameters>, application_name: &str) -> Arc<Parameters> {
+        if parameters.get("application_name").unwrap_or("") == application_name {
+            return parameters;
+        }
+        let mut own = Parameters::clone(&parameters);
+        own.set("application_name", application_name);
+        let mut known = self.personal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(&own.hash()).and_then(Weak::upgrade)
+            && *same == own
+        {
+            return same;
+        }
+        if known.len() >= APPLICATIONS {
+            known.retain(|_, parameters| parameters.strong_count() > 0);
+        }
+        let own = Arc::new(own);
+        known.insert(own.hash(), Arc::downgrade(&own));
+        own
     }
 
     pub fn keep_greeting(&self, user: &Arc<str>, startup: &Arc<Startup>, parameters: &Arc<Parameters>) {

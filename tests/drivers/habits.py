@@ -66,6 +66,7 @@ class Suite:
             self.tell("skip", name, result["error"])
         elif "error" in result:
             error = result["error"]
+            traceback.print_exception(error) if os.environ.get("SUITE_TRACE") else None
             place = traceback.extract_tb(error.__traceback__)
             mine = [frame.lineno for frame in place if frame.filename == sys.argv[0]]
             self.tell("FAIL", name, f"{type(error).__name__}: {error} (line {mine[-1] if mine else '?'})"[:500])

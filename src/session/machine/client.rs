@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::statements::{Ensured, STALE};
+use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
 };
@@ -144,10 +144,14 @@ impl Machine {
                 self.unsynced = true;
                 match body.split_first().and_then(|(what, rest)| Some((*what, fields::cstr(rest)?.0))) {
                     Some((b'S', name)) => return Ok(self.describe(name, pass, memory, to_server, context)),
-                    Some((_, _)) => to_server.pass(pass.start, pass.end),
+                    Some((_, portal)) => {
+                        to_server.pass(pass.start, pass.end);
+                        // A statement's shape is known just as well from a portal bound to it.
+                        let of = if portal.is_empty() { self.bound.clone() } else { None };
+                        self.expect(Due::Describe(of));
+                    }
                     None => return Err(Malformed::Body(b'D')),
                 }
-                self.expect(Due::Describe(None));
             }
             b'E' => {
                 self.unsynced = true;
@@ -234,9 +238,7 @@ impl Machine {
         } else {
             let text = body.strip_suffix(b"\0").ok_or(Malformed::Body(b'Q'))?;
             let analysis = analysis::analyze(text, self.dialect(), context.suspects);
-            if context.sequence_memory && may_advance_sequence(text) {
-                self.pins.insert(Pin::Sequence);
-            }
+            self.note_sequence(text, context);
             if !analysis.statements.iter().all(is_plain) {
                 if let Some(before) = self.before(&analysis.statements, memory) {
                     return Ok(Taken::Wait(before));
@@ -288,9 +290,7 @@ impl Machine {
         }
         let (name, tail) = fields::cstr(body).ok_or(Malformed::Body(b'P'))?;
         let (text, _) = fields::cstr(tail).ok_or(Malformed::Body(b'P'))?;
-        if context.sequence_memory && may_advance_sequence(text) {
-            self.pins.insert(Pin::Sequence);
-        }
+        self.note_sequence(text, context);
         if name.is_empty() || self.native {
             let effect = self.effect_of(text, context);
             if let Some(statement) = &effect
@@ -322,15 +322,11 @@ impl Machine {
             }
             return Ok(Taken::Yes);
         }
-        if let Some(known) = self.statements.get(name).cloned() {
-            // PostgreSQL refuses to prepare a name twice (42P05); let it say so, about the statement that is there.
+        if self.statements.contains_key(name) {
             self.unsynced = true;
-            if self.ensure(&known, memory, to_server, context) == Ensured::Verifying {
-                return Ok(Taken::NeedReplies);
-            }
-            message::raw(to_server.insert(), b'P', &[&known.server_name, b"\0", tail]);
-            self.expect(Due::Parse(None));
-            return Ok(Taken::Yes);
+            message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
+            self.expect(Due::Refused(already_exists(name)));
+            return Ok(Taken::Dropped);
         }
         // Temporary objects can hide permanent ones of the same name, so a pinned session shares with nobody.
         let prepared = if self.pins.is_empty() {
@@ -408,8 +404,8 @@ impl Machine {
                     Ensured::There => {}
                     Ensured::Verifying => return Ok(Taken::NeedReplies),
                     Ensured::Stale => {
-                        message::raw(to_server.insert(), b'B', &[b"\0", STALE, b"\0", &[0; 6]]);
-                        self.expect(Due::Stale);
+                        message::raw(to_server.insert(), b'B', &[b"\0", NOWHERE, b"\0", &[0; 6]]);
+                        self.expect(Due::Refused(CHANGED_SHAPE.into()));
                         return Ok(Taken::Dropped);
                     }
                 }
@@ -429,6 +425,9 @@ impl Machine {
                 }
                 to_server.pass(pass.start, pass.end);
             }
+        }
+        if portal.is_empty() {
+            self.bound = prepared;
         }
         self.expect(Due::Bind);
         Ok(Taken::Yes)
@@ -466,6 +465,17 @@ impl Machine {
         }
         to_server.pass(pass.start, pass.end);
         self.expect(Due::Close(None));
+    }
+
+    /// Where currval or lastval are used, who may have advanced a sequence stays where that is remembered.
+    fn note_sequence(&mut self, text: &[u8], context: &Context<'_>) {
+        if context.sequence_memory {
+            self.advanced_last = may_advance_sequence(text);
+            if self.advanced_last {
+                self.happened.may_have_advanced = true;
+                self.pins.insert(Pin::Sequence);
+            }
+        }
     }
 
     fn effect_of(&self, text: &[u8], context: &Context<'_>) -> Option<Arc<Statement>> {
@@ -557,10 +567,13 @@ fn effect(text: &[u8], dialect: Dialect, suspects: &Suspects) -> Option<Arc<Stat
     (!is_plain(&statement)).then(|| Arc::new(statement))
 }
 
-/// Whether a text can advance a sequence: only asked in pools whose clients use currval or lastval.
+/// Whether a text may advance a sequence that the client then asks about. A statement with RETURNING has its answer.
 fn may_advance_sequence(text: &[u8]) -> bool {
-    let first: Vec<u8> = text.trim_ascii_start().iter().take(7).map(u8::to_ascii_lowercase).collect();
-    let reads = first.starts_with(b"select") || first.starts_with(b"show") || first.starts_with(b"begin");
-    let names = memchr::memmem::find(text, b"nextval").or_else(|| memchr::memmem::find(text, b"setval")).is_some();
-    names || !(reads || first.starts_with(b"commit") || first.starts_with(b"rollbac") || first.starts_with(b"set "))
+    let text = text.trim_ascii_start();
+    let begins = |word: &str| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()));
+    let mentions = |word: &str| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()));
+    if begins("select") {
+        return mentions("nextval") || mentions("setval");
+    }
+    ["insert", "copy", "merge", "with", "execute", "call"].iter().any(|word| begins(word)) && !mentions("returning")
 }

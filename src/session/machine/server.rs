@@ -8,7 +8,7 @@ use crate::session::sink::Sink;
 use crate::sql::{Kind, Pin, Statement};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
-use crate::wire::message::{self, Problem};
+use crate::wire::message;
 
 enum Keep {
     Pass,
@@ -178,7 +178,10 @@ impl Machine {
         if fields::error_field(body, b'C') == Some(b"25006") {
             self.happened.read_only_refusal = true;
         }
-        let is_stale = matches!(self.queue.front(), Some(Expect { due: Due::Stale, .. }));
+        let refusal = match self.queue.front_mut() {
+            Some(Expect { due: Due::Refused(body), .. }) => Some(std::mem::take(body)),
+            _ => None,
+        };
         // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
         let mut hidden = silent;
         let extended = !matches!(
@@ -207,11 +210,12 @@ impl Machine {
             self.failed = false;
             return Keep::Drop;
         }
-        if is_stale {
-            // PostgreSQL's own words for it (RevalidateCachedQuery), which drivers know and answer by preparing anew.
-            let problem = Problem::new("0A000", "cached plan must not change result type");
+        // In a failed transaction PostgreSQL refuses for that reason first.
+        if let Some(refusal) = refusal
+            && fields::error_field(body, b'C') == Some(b"26000")
+        {
             let mut bytes = Vec::new();
-            message::error(&mut bytes, &problem);
+            message::raw(&mut bytes, b'E', &[&refusal]);
             return Keep::Instead(bytes);
         }
         self.translate_names(body)

@@ -19,7 +19,21 @@ pub(super) enum Ensured {
 }
 
 /// A statement name that no server has.
-pub(super) const STALE: &[u8] = b"pgbaton_stale";
+pub(super) const NOWHERE: &[u8] = b"pgbaton_nowhere";
+
+/// PostgreSQL's own error for it. Drivers know it by its routine, and answer by preparing anew.
+pub(super) const CHANGED_SHAPE: &[u8] =
+    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0RRevalidateCachedQuery\0\0";
+
+/// The error for preparing a name that is in use.
+pub(super) fn already_exists(name: &[u8]) -> Box<[u8]> {
+    let parts: [&[u8]; 3] = [
+        b"SERROR\0VERROR\0C42P05\0Mprepared statement \"",
+        name,
+        b"\" already exists\0Fprepare.c\0RStorePreparedStatement\0\0",
+    ];
+    parts.concat().into()
+}
 
 impl Machine {
     /// Describe of a statement, under the name it has on the server.
@@ -48,8 +62,8 @@ impl Machine {
             }
             Ensured::Verifying => Taken::NeedReplies,
             Ensured::Stale => {
-                message::raw(to_server.insert(), b'D', &[b"S", STALE, b"\0"]);
-                self.expect(Due::Stale);
+                message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
+                self.expect(Due::Refused(CHANGED_SHAPE.into()));
                 Taken::Yes
             }
         }

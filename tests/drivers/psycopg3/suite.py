@@ -94,6 +94,26 @@ def prepared_after_ddl():
 
 
 @habit
+def prepared_again_after_ddl():
+    """What pgjdbc does: 0A000, Close, and the same text under the next name, which is right from its first use on."""
+    with connect() as c, connect() as other:
+        table(other, "psycopg3_again", "a int")
+        raw, columns = c.pgconn, 1
+        for turn in range(10):
+            name = b"again_%d" % turn
+            same(raw.prepare(name, b"SELECT * FROM psycopg3_again").status, pq.ExecStatus.COMMAND_OK)
+            for _ in range(20):
+                result = raw.exec_prepared(name, [])
+                same((result.error_message, result.nfields), (b"", columns))
+            other.execute(f"ALTER TABLE psycopg3_again ADD COLUMN b{turn} text")
+            columns += 1
+            result = raw.exec_prepared(name, [])
+            same(result.error_field(pq.DiagnosticField.SQLSTATE), b"0A000")
+            same(raw.close_prepared(name).status, pq.ExecStatus.COMMAND_OK)
+        other.execute("DROP TABLE psycopg3_again")
+
+
+@habit
 def unknown_prepared():
     with connect() as c:
         result = c.pgconn.exec_prepared(b"never_made", [])
@@ -765,7 +785,8 @@ def server_connections_change_hands():
     deadline = time.monotonic() + 20
     with connect() as c:
         while len(seen) < 2 and time.monotonic() < deadline:
-            seen.add(one(c, "SELECT pg_backend_pid()"))
+            # Not pg_backend_pid(): a session that asks for it keeps its server connection.
+            seen.add(one(c, "SELECT inet_client_port()"))
     expect(len(seen) > 1, "the same server connection all the time")
 
 
