@@ -191,7 +191,7 @@ fn reset(name: &str, steps: &mut Vec<Vec<u8>>) {
 #[derive(Debug)]
 pub struct Prepared {
     pub id: u64,
-    /// Its name on every server, `pgbaton_` and the id in hexadecimal.
+    /// Its name on every server: [`PREFIX`], the id in hexadecimal, and what makes it unknown to clients.
     pub server_name: Box<[u8]>,
     /// Body of the Parse from after the name: text, NUL, parameter types.
     pub tail: Box<[u8]>,

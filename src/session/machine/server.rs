@@ -261,7 +261,7 @@ impl Machine {
     fn translate_names(&self, body: &[u8]) -> Keep {
         let Some(at) = memchr::memmem::find(body, PREFIX.as_bytes()) else { return Keep::Pass };
         let digits = &body[at + PREFIX.len()..];
-        let length = digits.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let length = digits.iter().take_while(|byte| byte.is_ascii_hexdigit() || **byte == b'_').count();
         let server_name = &body[at..at + PREFIX.len() + length];
         let own = self.statements.iter().find(|(_, prepared)| &*prepared.server_name == server_name);
         let Some((name, _)) = own else { return Keep::Pass };
