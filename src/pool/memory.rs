@@ -191,7 +191,7 @@ fn reset(name: &str, steps: &mut Vec<Vec<u8>>) {
 #[derive(Debug)]
 pub struct Prepared {
     pub id: u64,
-    /// Its name on every server, `pgbaton_` and the id in hexadecimal.
+    /// Its name on every server: [`PREFIX`], the id in hexadecimal, and what makes it unknown to clients.
     pub server_name: Box<[u8]>,
     /// Body of the Parse from after the name: text, NUL, parameter types.
     pub tail: Box<[u8]>,
@@ -210,6 +210,9 @@ pub const PREFIX: &str = "pgbaton_";
 /// [`Memory::sole_session`] of a connection that several sessions have used.
 pub const MANY: u64 = u64::MAX;
 
+/// [`Memory::unnamed`] when a message that would have changed it was skipped: it may be anybody's.
+pub const UNKNOWN: u64 = u64::MAX;
+
 /// What a server connection has been told.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -218,7 +221,7 @@ pub struct Memory {
     /// Shared statements present on this server, with the tick of their last use.
     prepared: HashMap<u64, (Arc<Prepared>, u64), foldhash::fast::RandomState>,
     tick: u64,
-    /// Which unnamed statement is there: a token of the session that parsed it, 0 for none.
+    /// Which unnamed statement is there: a token of the session that parsed it, 0 for none, [`UNKNOWN`].
     pub unnamed: u64,
     /// The session that used this connection last; 0 for none.
     pub last_session: u64,

@@ -140,8 +140,12 @@ enum Due {
     FunctionCall,
     /// CopyDone or CopyFail: no reply of its own, but it bounds which Syncs a COPY swallows.
     CopyEnd,
-    /// Said by us.
-    Local(&'static [u8]),
+    /// Of a statement made with SQL PREPARE.
+    CloseSql(Box<str>),
+    /// Put away to make room, and still there if the Close is skipped.
+    Evict(Arc<Prepared>),
+    /// Said by us. With it, what a name was before, to be put back if this is skipped after an error.
+    Local(&'static [u8], Option<Box<(Box<[u8]>, Option<Arc<Prepared>>)>>),
 }
 
 /// A simple query whose statements have effects, and which of them answers next.

@@ -17,6 +17,8 @@ use crate::sql::Statement;
 #[derive(Debug, Default)]
 pub struct Registry {
     next: AtomicU64,
+    /// Part of every name, so that no client can name a statement it has not prepared. `None` where names are to be read.
+    secret: Option<u64>,
     hasher: foldhash::quality::RandomState,
     known: Mutex<Known>,
 }
@@ -29,6 +31,12 @@ struct Known {
 }
 
 impl Registry {
+    pub fn with_secret_names() -> Registry {
+        // The standard library's keys come from the system, and its hash does not tell them.
+        let secret = std::hash::RandomState::new().hash_one(0);
+        Registry { secret: Some(secret), ..Registry::default() }
+    }
+
     /// The statement with this Parse tail (text, NUL, types) under these settings, made if new.
     pub fn shared(
         &self,
@@ -61,7 +69,10 @@ impl Registry {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         Arc::new(Prepared {
             id,
-            server_name: format!("{PREFIX}{id:x}").into_bytes().into(),
+            server_name: match self.secret {
+                Some(secret) => format!("{PREFIX}{id:x}_{secret:x}").into_bytes().into(),
+                None => format!("{PREFIX}{id:x}").into_bytes().into(),
+            },
             tail: tail.into(),
             effect,
             generation,

@@ -170,7 +170,7 @@ impl Database {
     pub fn new(name: &str) -> Self {
         Database {
             name: name.into(),
-            registry: Registry::default(),
+            registry: Registry::with_secret_names(),
             facts: Arc::new(Facts::default()),
             sequence_users: Mutex::default(),
             greetings: Mutex::default(),

@@ -7,7 +7,7 @@ use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
 };
-use crate::pool::memory::Memory;
+use crate::pool::memory::{Memory, Prepared};
 use crate::session::sink::Sink;
 use crate::sql::{Dialect, Kind, Pin, Statement, Suspects, analysis};
 use crate::wire::fields;
@@ -340,11 +340,20 @@ impl Machine {
         {
             return Ok(Taken::Wait(before));
         }
+        let ends_transaction = prepared.effect.as_ref().is_some_and(|statement| {
+            matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo(_) | Kind::PrepareTransaction)
+        });
+        if self.status == Tx::Failed && !ends_transaction && self.is_quiet() {
+            // PostgreSQL refuses it, whether it knows the text or not.
+            self.unsynced = true;
+            message::raw(to_server.insert(), b'P', &[NOWHERE, b"\0", tail]);
+            self.expect(Due::Bind);
+            return Ok(Taken::Dropped);
+        }
         self.unsynced = true;
         self.statements.insert(name.into(), prepared.clone());
         if memory.touch(prepared.id) {
-            self.expect(Due::Local(&message::PARSE_COMPLETE));
-            self.settle_front(to_client);
+            self.say(&message::PARSE_COMPLETE, to_client, || (name.into(), None));
         } else {
             self.evict(memory, to_server, context);
             message::raw(to_server.insert(), b'P', &[&prepared.server_name, b"\0", tail]);
@@ -448,20 +457,20 @@ impl Machine {
             self.unnamed = None;
             memory.unnamed = 0;
         } else if let Some(prepared) = self.statements.remove(name) {
-            let removed = Some(Box::new((name.into(), prepared)));
             if self.native {
                 to_server.pass(pass.start, pass.end);
-                self.expect(Due::Close(removed));
+                self.expect(Due::Close(Some(Box::new((name.into(), prepared)))));
             } else {
                 // The server's copy is shared and stays; only the client's name for it goes.
-                self.expect(Due::Local(&message::CLOSE_COMPLETE));
-                self.settle_front(to_client);
+                self.say(&message::CLOSE_COMPLETE, to_client, || (name.into(), Some(prepared)));
             }
             return;
         } else if self.image.has_prepared(name)
             && let Ok(name) = std::str::from_utf8(name)
         {
-            self.image = Arc::new(self.image.without_prepared(name));
+            to_server.pass(pass.start, pass.end);
+            self.expect(Due::CloseSql(name.into()));
+            return;
         }
         to_server.pass(pass.start, pass.end);
         self.expect(Due::Close(None));
@@ -548,10 +557,24 @@ impl Machine {
         self.queue.push_back(Expect { due, silent: true });
     }
 
+    /// Says it when its turn comes. `before` is what a name was, to be put back if that turn never comes.
+    fn say(
+        &mut self,
+        bytes: &'static [u8],
+        to_client: &mut Vec<u8>,
+        before: impl FnOnce() -> (Box<[u8]>, Option<Arc<Prepared>>),
+    ) {
+        if self.queue.is_empty() {
+            to_client.extend_from_slice(bytes);
+        } else {
+            self.expect(Due::Local(bytes, Some(Box::new(before()))));
+        }
+    }
+
     /// Says our own replies whose turn has come.
     pub(super) fn settle_front(&mut self, to_client: &mut Vec<u8>) {
-        while let Some(Expect { due: Due::Local(_) | Due::CopyEnd, .. }) = self.queue.front() {
-            if let Some(Expect { due: Due::Local(bytes), .. }) = self.queue.pop_front() {
+        while let Some(Expect { due: Due::Local(..) | Due::CopyEnd, .. }) = self.queue.front() {
+            if let Some(Expect { due: Due::Local(bytes, _), .. }) = self.queue.pop_front() {
                 to_client.extend_from_slice(bytes);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
-use crate::pool::memory::{Memory, PREFIX, Prepared};
+use crate::pool::memory::{Memory, PREFIX, Prepared, UNKNOWN};
 use crate::session::sink::Sink;
 use crate::sql::{Kind, Pin, Statement};
 use crate::wire::fields;
@@ -67,7 +67,7 @@ impl Machine {
                     };
                     self.server_rest = Rest { bytes: head.total - seen.len(), dropped };
                     at += seen.len();
-                    if let Some(Expect { due: Due::Local(_) | Due::CopyEnd, .. }) = self.queue.front() {
+                    if let Some(Expect { due: Due::Local(..) | Due::CopyEnd, .. }) = self.queue.front() {
                         self.settle_front(to_client.insert());
                     }
                 }
@@ -82,7 +82,9 @@ impl Machine {
         let keep = if silent { Keep::Drop } else { Keep::Pass };
         match tag {
             b'1' | b'2' | b'3' | b's' => {
-                self.queue.pop_front();
+                if let Some(Expect { due: Due::CloseSql(name), .. }) = self.queue.pop_front() {
+                    self.image = Arc::new(self.image.without_prepared(&name));
+                }
             }
             b'T' | b'n' => {
                 if let Some(Expect { due: Due::Describe(_) | Due::Verify(_), .. }) = self.queue.front() {
@@ -193,9 +195,11 @@ impl Machine {
                 // Whether a Sync sent ahead was eaten by the COPY cannot be known now; stay on this server.
                 self.pins.insert(Pin::Process);
             }
-            while self.queue.front().is_some_and(|expect| !matches!(expect.due, Due::Sync)) {
-                let skipped = self.queue.pop_front();
-                self.undo(skipped, memory);
+            let skipped = self.queue.iter().take_while(|expect| !matches!(expect.due, Due::Sync)).count();
+            let skipped: Vec<Due> = self.queue.drain(..skipped).map(|expect| expect.due).collect();
+            // The last first: a name may have been closed and prepared anew.
+            for due in skipped.into_iter().rev() {
+                self.undo(due, memory);
             }
             match self.queue.front() {
                 Some(sync) => hidden &= sync.silent,
@@ -222,9 +226,9 @@ impl Machine {
     }
 
     /// A message the server skipped after an error did not happen.
-    fn undo(&mut self, skipped: Option<Expect>, memory: &mut Memory) {
-        match skipped.map(|expect| expect.due) {
-            Some(Due::Parse(Some(parsing))) => {
+    fn undo(&mut self, skipped: Due, memory: &mut Memory) {
+        match skipped {
+            Due::Parse(Some(parsing)) => {
                 memory.forget(parsing.id);
                 if let Some(name) = parsing.name
                     && self.statements.get(&name).is_some_and(|prepared| prepared.id == parsing.id)
@@ -232,13 +236,22 @@ impl Machine {
                     self.statements.remove(&name);
                 }
             }
-            Some(Due::Parse(None)) => {
-                memory.unnamed = 0;
+            Due::Parse(None) => {
+                memory.unnamed = UNKNOWN;
                 self.unnamed = None;
             }
-            Some(Due::Close(Some(removed))) => {
+            // They would have dropped the unnamed statement.
+            Due::Query(_) | Due::Close(None) => memory.unnamed = UNKNOWN,
+            Due::Evict(prepared) => memory.remember(prepared),
+            Due::Close(Some(removed)) => {
                 let (name, prepared) = *removed;
                 self.statements.insert(name, prepared);
+            }
+            Due::Local(_, Some(before)) => {
+                match *before {
+                    (name, Some(prepared)) => self.statements.insert(name, prepared),
+                    (name, None) => self.statements.remove(&name),
+                };
             }
             _ => {}
         }
@@ -248,7 +261,7 @@ impl Machine {
     fn translate_names(&self, body: &[u8]) -> Keep {
         let Some(at) = memchr::memmem::find(body, PREFIX.as_bytes()) else { return Keep::Pass };
         let digits = &body[at + PREFIX.len()..];
-        let length = digits.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let length = digits.iter().take_while(|byte| byte.is_ascii_hexdigit() || **byte == b'_').count();
         let server_name = &body[at..at + PREFIX.len() + length];
         let own = self.statements.iter().find(|(_, prepared)| &*prepared.server_name == server_name);
         let Some((name, _)) = own else { return Keep::Pass };

@@ -84,7 +84,7 @@ impl Machine {
         }
         if self.stale.take() == Some(prepared.id) {
             message::close(to_server.insert(), b'S', &prepared.server_name);
-            self.expect_silent(Due::Close(None));
+            self.expect_silent(Due::Evict(prepared.clone()));
             return Ensured::Stale;
         }
         self.evict(memory, to_server, context);
@@ -107,7 +107,7 @@ impl Machine {
         if let Some(oldest) = memory.to_evict(context.max_prepared) {
             memory.forget(oldest.id);
             message::close(to_server.insert(), b'S', &oldest.server_name);
-            self.expect_silent(Due::Close(None));
+            self.expect_silent(Due::Evict(oldest));
         }
     }
 
