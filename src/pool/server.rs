@@ -170,6 +170,8 @@ impl Server {
         self.stream.flush().await?;
         let mut refused = None;
         let mut rows = Vec::new();
+        // Notifications are the session's, whatever conversation they arrive in.
+        let mut kept = Vec::new();
         let mut input = std::mem::take(&mut self.unread);
         let mut at = 0;
         while ready > 0 {
@@ -188,6 +190,7 @@ impl Server {
                     refused.get_or_insert_with(|| body.to_vec());
                 }
                 b'D' => rows.push(body.to_vec()),
+                b'A' => kept.extend_from_slice(&input[at..at + head.total]),
                 b'S' => {
                     if let Some((name, value)) = fields::parameter_status(body) {
                         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -198,7 +201,8 @@ impl Server {
             }
             at += head.total;
         }
-        self.unread = input.split_off(at);
+        kept.extend_from_slice(&input[at..]);
+        self.unread = kept;
         match refused {
             Some(body) => Err(Exchange::Refused(body)),
             None => Ok(rows),

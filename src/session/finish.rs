@@ -78,6 +78,7 @@ impl Session {
                 }
             }
         }
+        self.hand_over_unread();
         self.me.client.set_pins(self.machine.pins());
         if self.machine.pins().is_empty() && self.machine.is_at_rest() && self.to_server.is_empty() {
             self.me.client.set_server(None);
@@ -92,6 +93,23 @@ impl Session {
         }
         self.stalled = !self.from_client.is_empty();
         true
+    }
+
+    /// What came for the client in a conversation of our own with its server.
+    pub(super) fn hand_over_unread(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        let server = lease.server();
+        let input = std::mem::take(&mut server.unread);
+        let mut sink = Sink::new(&input, &mut self.to_client);
+        match self.machine.server(&input, &mut server.memory, &mut sink, self.max_inspect) {
+            Ok((taken, _)) => {
+                let run = sink.finish();
+                self.to_client.extend_from_slice(&input[run]);
+                server.unread.extend_from_slice(&input[taken..]);
+            }
+            // The relay finds the same and says so.
+            Err(_) => server.unread = input,
+        }
     }
 
     /// Closes the connection; an unpinned session goes on with another.

@@ -524,6 +524,7 @@ impl Session {
             }
             _ => server.run(&[b"DISCARD SEQUENCES".to_vec()], OWN_STATEMENT).await,
         };
+        self.hand_over_unread();
         match result {
             // A statement that can no longer be prepared will say so itself when it is used.
             Ok(_) | Err(Exchange::Refused(_)) => true,
