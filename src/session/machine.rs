@@ -397,6 +397,7 @@ impl Machine {
     /// Puts the client's own names on the server: the texts to send as Parse, after DEALLOCATE ALL.
     pub fn go_native(&mut self, memory: &mut Memory) -> Vec<(Box<[u8]>, Arc<Prepared>)> {
         self.native = true;
+        self.pins.insert(Pin::Introspection);
         memory.native = true;
         memory.forget_all();
         self.statements.iter().map(|(name, prepared)| (name.clone(), prepared.clone())).collect()

@@ -505,7 +505,9 @@ impl Machine {
             if self.needs_fresh_server(statement, memory) {
                 return Some(Before::FreshServer);
             }
-            if new(Pin::Introspection) && !self.native {
+            let executes = |name: &str| self.statements.contains_key(name.as_bytes());
+            let by_name = matches!(&statement.kind, Kind::Execute(name) if executes(name));
+            if (new(Pin::Introspection) || by_name) && !self.native {
                 return Some(Before::GoNative);
             }
             if new(Pin::Sequence) {
