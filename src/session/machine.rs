@@ -39,6 +39,8 @@ pub struct Context<'a> {
     pub suspects: &'a Suspects,
     pub registry: &'a Registry,
     pub ddl_generation: u64,
+    /// A number for the role and the startup parameters: what they make of a text is shared with the same only.
+    pub identity: u64,
     /// Texts longer than this pass uninspected and pin the session, in bytes.
     pub max_inspect: usize,
     /// Statements kept prepared on one server connection.
@@ -220,6 +222,8 @@ pub struct Machine {
     native: bool,
     /// The last statement may have advanced a sequence (only kept up to date where sequence memory is wanted).
     advanced_last: bool,
+    /// The open transaction has settings that are not (yet) the session's.
+    unsettled: bool,
     /// The connection we hold was used by nobody else since we last did.
     undisturbed: bool,
     statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
@@ -271,6 +275,7 @@ impl Machine {
             pins,
             native: false,
             advanced_last: false,
+            unsettled: false,
             undisturbed: true,
             statements: HashMap::default(),
             unnamed: None,
@@ -397,6 +402,7 @@ impl Machine {
     /// Puts the client's own names on the server: the texts to send as Parse, after DEALLOCATE ALL.
     pub fn go_native(&mut self, memory: &mut Memory) -> Vec<(Box<[u8]>, Arc<Prepared>)> {
         self.native = true;
+        self.pins.insert(Pin::Introspection);
         memory.native = true;
         memory.forget_all();
         self.statements.iter().map(|(name, prepared)| (name.clone(), prepared.clone())).collect()

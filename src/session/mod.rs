@@ -64,6 +64,8 @@ pub struct Session {
     lease: Option<Lease>,
     pool: Option<Arc<Pool>>,
     startup: Arc<Startup>,
+    /// Stands for the role and `startup`.
+    identity: u64,
     credential: Arc<Credential>,
     /// Bytes of the client's not yet taken by the machine.
     from_client: Vec<u8>,
@@ -211,6 +213,7 @@ impl Session {
         shared.keep_credential(&user, &credential);
         // Only a database that a server has let somebody into is remembered.
         let database = shared.remember_database(database);
+        let identity = database.registry.identity((&user, &startup));
         let sequence_use = database.sequence_use(&user, &application_name);
         let arrival = Arrival {
             user,
@@ -244,6 +247,7 @@ impl Session {
             lease: None,
             pool: None,
             startup,
+            identity,
             credential,
             from_client: unread,
             stalled,

@@ -37,6 +37,11 @@ impl Registry {
         Registry { secret: Some(secret), ..Registry::default() }
     }
 
+    /// A number for what else decides about the meaning of a text.
+    pub fn identity(&self, of: impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(of)
+    }
+
     /// The statement with this Parse tail (text, NUL, types) under these settings, made if new.
     pub fn shared(
         &self,

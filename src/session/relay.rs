@@ -325,6 +325,7 @@ impl Session {
                 suspects: &suspects,
                 registry: &self.database.registry,
                 ddl_generation: self.database.facts.ddl_generation(),
+                identity: self.identity,
                 max_inspect: self.max_inspect,
                 max_prepared: self.max_prepared,
                 sequence_memory: self.sequence_use.is_likely(),

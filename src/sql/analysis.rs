@@ -406,7 +406,10 @@ impl<'a> Judge<'a> {
             self.statement.pins.insert(Pin::Process);
             return None;
         }
-        if is_local || is_of_transaction(&set.name) {
+        if is_local {
+            return Some(Kind::SetLocal);
+        }
+        if is_of_transaction(&set.name) {
             return None;
         }
         match set.how {
@@ -426,14 +429,22 @@ impl<'a> Judge<'a> {
         }
         let (name, value, is_local) = match set_config::how_used(self.text, self.dialect) {
             Use::Alone { name, value, is_local } => (name, value, is_local),
-            Use::Local => return,
+            Use::Local => {
+                if self.statement.kind == Kind::Plain {
+                    self.statement.kind = Kind::SetLocal;
+                }
+                return;
+            }
             Use::Hidden => {
                 self.statement.pins.insert(Pin::Opaque);
                 return;
             }
         };
         let lasts = match &is_local {
-            Argument::Literal(word) if &**word == "true" => return,
+            Argument::Literal(word) if &**word == "true" => {
+                self.statement.kind = Kind::SetLocal;
+                return;
+            }
             Argument::Literal(_) => true,
             Argument::Parameter(_) => false,
         };

@@ -147,6 +147,7 @@ fn pins_of_statement(statement: &Statement) -> Pins {
         | Kind::RollbackTo(_)
         | Kind::Release(_)
         | Kind::NeedsDatabaseEmpty(_)
+        | Kind::SetLocal
         | Kind::ChangesDefaults => pins,
     }
 }

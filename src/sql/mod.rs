@@ -123,6 +123,8 @@ pub enum Kind {
         name: Box<str>,
         text: Box<[u8]>,
     },
+    /// SET LOCAL, in all its spellings: until the end of the transaction names and literals may mean something else.
+    SetLocal,
     /// `SELECT set_config($1, $2, $3)` in the extended protocol: values come with Bind.
     SetConfig {
         name: Argument,

@@ -328,9 +328,10 @@ impl Machine {
             self.expect(Due::Refused(already_exists(name)));
             return Ok(Taken::Dropped);
         }
-        // Temporary objects can hide permanent ones of the same name, so a pinned session shares with nobody.
-        let prepared = if self.pins.is_empty() {
-            let (dialect, settings) = (self.dialect(), self.image.hash());
+        // Temporary objects can hide permanent ones of the same name, so a pinned session shares with nobody; nor does one
+        // with settings of its transaction's own.
+        let prepared = if self.pins.is_empty() && !self.unsettled {
+            let (dialect, settings) = (self.dialect(), self.image.hash() ^ context.identity);
             context.registry.shared(tail, settings, context.ddl_generation, || effect(text, dialect, context.suspects))
         } else {
             context.registry.unshared(tail, context.ddl_generation, self.effect_of(text, context))
@@ -505,7 +506,9 @@ impl Machine {
             if self.needs_fresh_server(statement, memory) {
                 return Some(Before::FreshServer);
             }
-            if new(Pin::Introspection) && !self.native {
+            let executes = |name: &str| self.statements.contains_key(name.as_bytes());
+            let by_name = matches!(&statement.kind, Kind::Execute(name) if executes(name));
+            if (new(Pin::Introspection) || by_name) && !self.native {
                 return Some(Before::GoNative);
             }
             if new(Pin::Sequence) {
@@ -541,6 +544,7 @@ impl Machine {
         let pins = statement.pins.union(statement.pins_at_commit);
         memory.has_temp_schema |= pins.contains(Pin::Temporary) || pins.contains(Pin::Opaque);
         self.pins = self.pins.union(statement.pins);
+        self.unsettled |= matches!(statement.kind, Kind::SetLocal | Kind::Set { .. } | Kind::Reset(_) | Kind::ResetAll);
         if statement.pins.contains(Pin::Sequence) {
             self.happened.sequence_memory = true;
         }

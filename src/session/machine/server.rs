@@ -152,6 +152,7 @@ impl Machine {
         };
         self.copy_in = false;
         if self.status == Tx::Idle {
+            self.unsettled = false;
             if self.failed {
                 self.pending.clear();
             } else if !self.pending.is_empty() {
@@ -353,7 +354,7 @@ impl Machine {
         }
         match &statement.kind {
             Kind::Plain | Kind::Begin | Kind::Execute(_) | Kind::NeedsDatabaseEmpty(_) | Kind::Unlisten => {}
-            Kind::SetConfig { .. } | Kind::DiscardPlans => {}
+            Kind::SetConfig { .. } | Kind::SetLocal | Kind::DiscardPlans => {}
             Kind::Commit | Kind::Rollback | Kind::PrepareTransaction => match tag {
                 b"COMMIT" | b"PREPARE TRANSACTION" => self.commit(),
                 _ => self.pending.clear(),

@@ -175,7 +175,9 @@ impl Machine {
             return opaque();
         };
         match is_local.to_ascii_lowercase().as_str() {
-            "t" | "true" | "1" | "on" | "y" | "yes" | "\u{1}" => Arc::new(Statement::default()),
+            "t" | "true" | "1" | "on" | "y" | "yes" | "\u{1}" => {
+                Arc::new(Statement { kind: Kind::SetLocal, ..Statement::default() })
+            }
             "f" | "false" | "0" | "off" | "n" | "no" | "\0" => {
                 let text =
                     format!("SELECT pg_catalog.set_config({}, {}, false)", quote_literal(&name), quote_literal(&value));

@@ -44,6 +44,7 @@ impl Story {
             suspects: &self.suspects,
             registry: &self.registry,
             ddl_generation: self.generation,
+            identity: 0,
             max_inspect: 1 << 20,
             max_prepared: 3,
             sequence_memory: false,
@@ -504,7 +505,7 @@ proptest! {
         let mut at = 0;
         for _ in 0..200 {
             let context = Context {
-                suspects: &story.suspects, registry: &story.registry, ddl_generation: 0,
+                suspects: &story.suspects, registry: &story.registry, ddl_generation: 0, identity: 0,
                 max_inspect: 1 << 20, max_prepared: 3, sequence_memory: false,
             };
             let mut rest = Vec::new();
@@ -550,7 +551,7 @@ proptest! {
                 buffer.extend_from_slice(piece);
                 for _ in 0..100 {
                     let context = Context {
-                        suspects: &story.suspects, registry: &story.registry, ddl_generation: 0,
+                        suspects: &story.suspects, registry: &story.registry, ddl_generation: 0, identity: 0,
                         max_inspect: 1 << 20, max_prepared: 3, sequence_memory: false,
                     };
                     let mut rest = Vec::new();
