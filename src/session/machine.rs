@@ -172,6 +172,8 @@ enum Pending {
     Reset(Box<str>),
     ResetAll,
     Pin(Pins),
+    /// application_name goes back to what the client said at startup.
+    ResetName,
     Facts,
     Defaults,
 }
@@ -210,6 +212,14 @@ pub struct Machine {
     done_before: bool,
     /// A transaction block was lost and the client has not heard of it.
     lost_block: bool,
+    /// application_name was reset in this transaction: what the server reports is its own, not the client's.
+    name_reset: bool,
+    /// … and that transaction has committed.
+    name_changed: bool,
+    /// What the client called itself at startup.
+    own_name: Box<str>,
+    /// A statement under way changes which names are prepared; what comes behind it waits for its answer.
+    settling: bool,
     /// A statement is being verified: nothing more is taken from the client until it is.
     verifying: bool,
     /// The statement found to have changed its shape by the last verification.
@@ -267,6 +277,10 @@ impl Machine {
             server_rest: Rest::default(),
             done_before: false,
             lost_block: false,
+            name_reset: false,
+            name_changed: false,
+            own_name: parameters.get("application_name").unwrap_or("").into(),
+            settling: false,
             verifying: false,
             stale: None,
             image: Arc::default(),
@@ -415,6 +429,8 @@ impl Machine {
         self.unsynced = false;
         self.copy_in = false;
         self.verifying = false;
+        self.settling = false;
+        self.name_reset = false;
         self.failed = false;
         self.pending.clear();
         self.portals.clear();

@@ -55,7 +55,8 @@ impl Machine {
             let Some(head) = frame::client_header(here)? else {
                 return Ok((at, ClientStep::More));
             };
-            if self.queue.len() >= MAX_PIPELINE || self.verifying {
+            let settling = self.settling && !self.unsynced && !self.queue.is_empty();
+            if self.queue.len() >= MAX_PIPELINE || self.verifying || settling {
                 return Ok((at, ClientStep::Full));
             }
             let seen = &here[..head.total.min(here.len())];
@@ -544,6 +545,10 @@ impl Machine {
         let pins = statement.pins.union(statement.pins_at_commit);
         memory.has_temp_schema |= pins.contains(Pin::Temporary) || pins.contains(Pin::Opaque);
         self.pins = self.pins.union(statement.pins);
+        self.settling |= matches!(
+            statement.kind,
+            Kind::Prepare { .. } | Kind::Deallocate(_) | Kind::DeallocateAll | Kind::DiscardAll
+        );
         self.unsettled |= matches!(statement.kind, Kind::SetLocal | Kind::Set { .. } | Kind::Reset(_) | Kind::ResetAll);
         if statement.pins.contains(Pin::Sequence) {
             self.happened.sequence_memory = true;

@@ -166,7 +166,28 @@ impl Machine {
             }
         }
         self.failed = false;
+        if self.queue.is_empty() {
+            self.settling = false;
+        }
+        if self.status == Tx::Idle && std::mem::take(&mut self.name_reset) && !silent {
+            return self.tell_name(body);
+        }
         if silent { Keep::Drop } else { Keep::Pass }
+    }
+
+    /// After a reset: the client's name is what it said at startup. The server gets it with the next transaction.
+    fn tell_name(&mut self, status: &[u8]) -> Keep {
+        let name = match std::mem::take(&mut self.name_changed) {
+            true => self.own_name.clone(),
+            false => return Keep::Pass,
+        };
+        let mut bytes = Vec::new();
+        if self.parameters.get("application_name").unwrap_or("") != &*name {
+            Arc::make_mut(&mut self.parameters).set("application_name", &name);
+            message::parameter_status(&mut bytes, "application_name", &name);
+        }
+        message::raw(&mut bytes, b'Z', &[status]);
+        Keep::Instead(bytes)
     }
 
     fn error(&mut self, body: &[u8], silent: bool, memory: &mut Memory) -> Keep {
@@ -279,8 +300,8 @@ impl Machine {
         if silent {
             return Keep::Drop;
         }
-        // After RESET the server goes back to the name it was started with; the client's own is another.
-        if name == "application_name" && self.is_resetting() {
+        // After RESET the server goes back to the name it was started with; the client's own is said at the end.
+        if name == "application_name" && self.name_reset {
             return Keep::Drop;
         }
         if together {
@@ -301,18 +322,6 @@ impl Machine {
             }
             _ => Keep::Pass,
         }
-    }
-
-    fn is_resetting(&self) -> bool {
-        let kind = match self.queue.front().map(|expect| &expect.due) {
-            Some(Due::Execute(Some(statement))) => &statement.kind,
-            Some(Due::Query(Some(running))) => match running.analysis.statements.get(running.next) {
-                Some(statement) => &statement.kind,
-                None => return false,
-            },
-            _ => return false,
-        };
-        matches!(kind, Kind::Reset(_) | Kind::ResetAll | Kind::DiscardAll)
     }
 
     /// COPY FROM STDIN begins: Syncs sent ahead of the data are ignored by the server (libpq sends one).
@@ -378,10 +387,21 @@ impl Machine {
                 }
             }
             // Follows the client by its reported value.
-            Kind::Set { name, .. } if &**name == "application_name" => {}
+            Kind::Set { name, .. } if &**name == "application_name" => {
+                self.name_reset = false;
+                self.pending.retain(|pending| !matches!(pending, Pending::ResetName));
+            }
             Kind::Set { name, text } => self.pending.push(Pending::Set(name.clone(), text.clone())),
-            Kind::Reset(name) => self.pending.push(Pending::Reset(name.clone())),
-            Kind::ResetAll => self.pending.push(Pending::ResetAll),
+            Kind::Reset(name) => {
+                if &**name == "application_name" {
+                    self.reset_name();
+                }
+                self.pending.push(Pending::Reset(name.clone()));
+            }
+            Kind::ResetAll => {
+                self.reset_name();
+                self.pending.push(Pending::ResetAll);
+            }
             Kind::Prepare { name, text } => self.image = Arc::new(self.image.with_prepared(name, text)),
             Kind::Deallocate(name) => {
                 if self.statements.remove(name.as_bytes()).is_none() {
@@ -398,6 +418,7 @@ impl Machine {
                 self.unnamed = None;
                 self.image = Arc::default();
                 self.pending.clear();
+                self.reset_name();
                 self.native = false;
                 memory.discarded();
                 memory.last_session = self.session;
@@ -413,6 +434,11 @@ impl Machine {
         }
     }
 
+    fn reset_name(&mut self) {
+        self.name_reset = true;
+        self.pending.push(Pending::ResetName);
+    }
+
     fn savepoint(&self, name: &str) -> Option<usize> {
         self.pending.iter().rposition(|pending| matches!(pending, Pending::Savepoint(known) if &**known == name))
     }
@@ -426,6 +452,7 @@ impl Machine {
                 Pending::Reset(name) => self.image = Arc::new(self.image.without_setting(&name)),
                 Pending::ResetAll => self.image = Arc::new(self.image.without_settings()),
                 Pending::Pin(pins) => self.pins = self.pins.union(pins),
+                Pending::ResetName => self.name_changed = true,
                 Pending::Facts => self.happened.facts_changed = true,
                 Pending::Defaults => self.happened.defaults_changed = true,
             }
