@@ -73,6 +73,8 @@ pub enum Before {
     GoNative,
     /// Take a new server connection: this one's process shows traces that cannot be undone.
     FreshServer,
+    /// Within the transaction that reset it, set application_name to the client's own.
+    RestoreName,
     /// DISCARD SEQUENCES: what the connection remembers is another session's.
     ForgetSequences,
 }
@@ -314,6 +316,12 @@ impl Machine {
 
     pub fn set_pins(&mut self, pins: Pins) {
         self.pins = pins;
+    }
+
+    /// The statement that gives the server the name this client had at startup, where RESET would find another.
+    pub fn restore_name(&mut self) -> Vec<u8> {
+        self.name_reset = false;
+        format!("SET application_name TO {}", quote_literal(&self.own_name)).into_bytes()
     }
 
     pub fn parameters(&self) -> &Arc<Parameters> {

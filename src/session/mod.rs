@@ -526,6 +526,7 @@ impl Session {
                 }
                 server.exchange(&out, ready, OWN_STATEMENT).await
             }
+            Before::RestoreName => server.run(&[self.machine.restore_name()], OWN_STATEMENT).await,
             _ => server.run(&[b"DISCARD SEQUENCES".to_vec()], OWN_STATEMENT).await,
         };
         self.hand_over_unread();

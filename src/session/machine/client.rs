@@ -104,6 +104,10 @@ impl Machine {
             let Some(memory) = memory.as_deref_mut() else {
                 return Ok((at, ClientStep::NeedServer));
             };
+            if self.name_reset && self.status == Tx::Block && self.is_quiet() && !self.done_before {
+                self.done_before = true;
+                return Ok((at, ClientStep::Before(Before::RestoreName)));
+            }
             let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
                 Taken::Yes => seen.len(),
                 Taken::Dropped => {

@@ -169,18 +169,18 @@ impl Machine {
         if self.queue.is_empty() {
             self.settling = false;
         }
-        if self.status == Tx::Idle && std::mem::take(&mut self.name_reset) && !silent {
-            return self.tell_name(body);
+        if self.status == Tx::Idle {
+            self.name_reset = false;
+            if std::mem::take(&mut self.name_changed) && !silent {
+                return self.tell_name(body);
+            }
         }
         if silent { Keep::Drop } else { Keep::Pass }
     }
 
     /// After a reset: the client's name is what it said at startup. The server gets it with the next transaction.
     fn tell_name(&mut self, status: &[u8]) -> Keep {
-        let name = match std::mem::take(&mut self.name_changed) {
-            true => self.own_name.clone(),
-            false => return Keep::Pass,
-        };
+        let name = self.own_name.clone();
         let mut bytes = Vec::new();
         if self.parameters.get("application_name").unwrap_or("") != &*name {
             Arc::make_mut(&mut self.parameters).set("application_name", &name);
