@@ -46,8 +46,9 @@ bench: release ## direct, HAProxy, PgBouncer and pgbaton in one interleaved run
 
 fuzz: ## every fuzz target for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
-	@set -e; for target in $$($(CARGO) +nightly fuzz list); do \
-		echo "fuzz $$target"; $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+	@set -e; cd tests/fuzz; for target in frames analysis machine; do \
+		echo "fuzz $$target"; \
+		$(CARGO) +nightly fuzz run --fuzz-dir . "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
 
 release: ## target/release/pgbaton
 	$(CARGO) build --release

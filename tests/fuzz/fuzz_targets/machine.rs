@@ -1,0 +1,50 @@
+//! A session machine between a client and a server that say anything: no panic, whatever the turns.
+//!
+//! The input is a row of turns: a byte for the side (its lowest bit) and the length, then as many bytes.
+#![no_main]
+
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use pgbaton::pool::memory::{Memory, Parameters};
+use pgbaton::session::machine::{Context, Machine};
+use pgbaton::session::prepared::Registry;
+use pgbaton::session::sink::Sink;
+use pgbaton::sql::Suspects;
+
+fuzz_target!(|input: &[u8]| {
+    let (suspects, registry) = (Suspects::default(), Registry::default());
+    let mut machine = Machine::new(1, 4711, Arc::new(Parameters::default()), false);
+    let mut memory = Memory::default();
+    let (mut client, mut server) = (Vec::new(), Vec::new());
+    let mut rest = input;
+    while let Some((turn, after)) = rest.split_first() {
+        let (bytes, after) = after.split_at(usize::from(turn >> 1).min(after.len()));
+        rest = after;
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        if turn & 1 == 0 {
+            client.extend_from_slice(bytes);
+            let context = Context {
+                suspects: &suspects,
+                registry: &registry,
+                ddl_generation: 0,
+                identity: 0,
+                max_inspect: 1 << 20,
+                max_prepared: 4,
+                sequence_memory: true,
+            };
+            let mut sink = Sink::new(&client, &mut there);
+            match machine.client(&client, Some(&mut memory), &mut sink, &mut back, &context) {
+                Ok((taken, _)) => drop(client.drain(..taken)),
+                Err(_) => return,
+            }
+        } else {
+            server.extend_from_slice(bytes);
+            let mut sink = Sink::new(&server, &mut there);
+            match machine.server(&server, &mut memory, &mut sink, 1 << 20) {
+                Ok((taken, _)) => drop(server.drain(..taken)),
+                Err(_) => return,
+            }
+        }
+    }
+});
