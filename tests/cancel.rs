@@ -86,9 +86,11 @@ fn thousands_of_late_cancels_never_hit_a_later_client() {
             let (pid, secret) = (client.pid, client.secret.clone());
             while !stop.load(Ordering::Relaxed) {
                 let micros = random.next() % 2000;
-                let statement = match random.below(3) {
+                let statement = match random.below(4) {
                     0 => Batch::new().query("SELECT 1"),
-                    1 => Batch::new().query("SELECT pg_sleep(0.0005)"),
+                    // Pins and unpins, so that the server is asked what is left.
+                    1 => Batch::new().query("LISTEN late; UNLISTEN late"),
+                    2 => Batch::new().query("SELECT pg_sleep(0.0005)"),
                     _ => Batch::new().parse("", "SELECT pg_sleep(0.0005)").run("", &[]).sync(),
                 };
                 client.send(&statement.0).unwrap();

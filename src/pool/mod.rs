@@ -326,6 +326,7 @@ impl Pool {
             startup_parameters: parameters.clone(),
             memory: Memory::new(parameters),
             unread: connected.unread,
+            overheard: Vec::new(),
             opened: Instant::now(),
             idle_since: Instant::now(),
             worker: want.worker,
@@ -338,6 +339,7 @@ impl Pool {
             drop(Object::take(object));
             return;
         };
+        server.overheard = Vec::new();
         server.idle_since = Instant::now();
         let stale = server.generation != self.generation.load(Ordering::Relaxed) || self.is_retired();
         if stale || server.idle_since.duration_since(server.opened) > self.limits().lifetime {

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,16 +22,19 @@ use crate::wire::{fields, frame, message};
 #[derive(Default, Debug)]
 pub struct CancelGate {
     in_flight: AtomicUsize,
+    /// A signal was sent that the server process may not have looked at yet.
+    signalled: AtomicBool,
     quiet: Notify,
 }
 
 impl CancelGate {
     pub fn is_quiet(&self) -> bool {
-        self.in_flight.load(Ordering::SeqCst) == 0
+        self.in_flight.load(Ordering::SeqCst) == 0 && !self.signalled.load(Ordering::SeqCst)
     }
 
     /// Call while holding the lock that keeps the server with its client.
     pub fn enter(&self) {
+        self.signalled.store(true, Ordering::SeqCst);
         self.in_flight.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -40,10 +43,10 @@ impl CancelGate {
         self.quiet.notify_waiters();
     }
 
-    pub async fn wait_quiet(&self) {
+    async fn wait_sent(&self) {
         loop {
             let notified = self.quiet.notified();
-            if self.is_quiet() {
+            if self.in_flight.load(Ordering::SeqCst) == 0 {
                 return;
             }
             notified.await;
@@ -80,6 +83,8 @@ pub struct Server {
     pub memory: Memory,
     /// Bytes read but not yet handed to a session.
     pub unread: Vec<u8>,
+    /// Notifications that came while we asked something ourselves: whole messages, for the session that has the connection.
+    pub overheard: Vec<u8>,
     pub opened: Instant,
     pub idle_since: Instant,
     /// The worker whose runtime the socket is registered with.
@@ -146,6 +151,25 @@ impl Server {
         let _ = Pin::new(&mut self.stream).poll_flush(&mut context);
     }
 
+    /// Waits until all cancels have had their effect. No more must be able to come: the server is out of everybody's sight.
+    pub async fn let_cancels_pass(&mut self, limit: Duration) -> Result<(), Exchange> {
+        let identity = self.identity.clone();
+        if identity.gate.is_quiet() {
+            return Ok(());
+        }
+        if tokio::time::timeout(limit, identity.gate.wait_sent()).await.is_err() {
+            return Err(Exchange::Timeout(limit));
+        }
+        // The signal has been sent; one empty round trip later it has been dealt with, if by hitting that.
+        match self.exchange(b"Q\0\0\0\x05\0", 1, limit).await {
+            Ok(_) | Err(Exchange::Refused(_)) => {
+                identity.gate.signalled.store(false, Ordering::SeqCst);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs statements one by one as simple queries, in one write. Fails with the first error, after all were answered.
     /// Returns the data rows, each as its raw body.
     pub async fn run(&mut self, statements: &[Vec<u8>], limit: Duration) -> Result<Vec<Vec<u8>>, Exchange> {
@@ -170,8 +194,6 @@ impl Server {
         self.stream.flush().await?;
         let mut refused = None;
         let mut rows = Vec::new();
-        // Notifications are the session's, whatever conversation they arrive in.
-        let mut kept = Vec::new();
         let mut input = std::mem::take(&mut self.unread);
         let mut at = 0;
         while ready > 0 {
@@ -190,7 +212,7 @@ impl Server {
                     refused.get_or_insert_with(|| body.to_vec());
                 }
                 b'D' => rows.push(body.to_vec()),
-                b'A' => kept.extend_from_slice(&input[at..at + head.total]),
+                b'A' => self.overheard.extend_from_slice(&input[at..at + head.total]),
                 b'S' => {
                     if let Some((name, value)) = fields::parameter_status(body) {
                         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -201,8 +223,7 @@ impl Server {
             }
             at += head.total;
         }
-        kept.extend_from_slice(&input[at..]);
-        self.unread = kept;
+        self.unread = input.split_off(at);
         match refused {
             Some(body) => Err(Exchange::Refused(body)),
             None => Ok(rows),

@@ -1,6 +1,7 @@
 //! Leaves nothing behind: what happens to a server connection when its transaction is over but something is still on it,
 //! and when its client is gone, in whatever state that was.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,6 +10,7 @@ use super::Session;
 use super::clients::Activity;
 use super::machine::Tx;
 use super::sink::Sink;
+use crate::pool::server::Exchange;
 use crate::pool::{Lease, Server};
 use crate::sql::{Pin, Pins};
 
@@ -44,80 +46,71 @@ fn is_true(row: &[u8], column: usize) -> bool {
     row.get(2 + column * 5 + 4) == Some(&b't')
 }
 
+/// Which of these pins still stand for something. Asked twice, because a late cancel may hit the question.
+async fn left_on(server: &mut Server, pins: Pins) -> Result<Pins, Exchange> {
+    let rows = match server.run(&[PROBE.to_vec()], UNDO).await {
+        Err(Exchange::Refused(_)) => server.run(&[PROBE.to_vec()], UNDO).await?,
+        other => other?,
+    };
+    let row = rows.first().map(Vec::as_slice).unwrap_or_default();
+    let mut left = pins;
+    for (column, pin) in PROBED.into_iter().enumerate() {
+        if !is_true(row, column) {
+            left.remove(pin);
+        }
+    }
+    Ok(left)
+}
+
 impl Session {
     /// The connection is at rest, but a cancel is under way to it or what pinned the session may be gone.
     pub(super) async fn rest_slowly(&mut self) -> bool {
         let Some(lease) = &mut self.lease else { return true };
-        let identity = lease.server().identity.clone();
-        if !identity.gate.is_quiet() {
-            if tokio::time::timeout(UNDO, identity.gate.wait_quiet()).await.is_err() {
-                return self.replace_lease();
-            }
-            // The signal has been sent; one empty round trip later it has been dealt with.
-            if lease.server().exchange(b"Q\0\0\0\x05\0", 1, UNDO).await.is_err() {
-                // It hit our own empty statement, or the connection broke: neither is the next client's business.
-                return self.replace_lease();
-            }
-        }
         if std::mem::take(&mut self.may_unpin) && !self.machine.pins().is_empty() {
-            let mut pins = self.machine.pins();
+            let pins = self.machine.pins();
             if pins.iter().all(|pin| PROBED.contains(&pin)) {
-                match lease.server().run(&[PROBE.to_vec()], UNDO).await {
-                    Ok(rows) => {
-                        let row = rows.first().map(Vec::as_slice).unwrap_or_default();
-                        for (column, pin) in PROBED.into_iter().enumerate() {
-                            if !is_true(row, column) {
-                                pins.remove(pin);
-                            }
-                        }
-                        self.machine.set_pins(pins);
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "could not ask what a session has left on its server");
-                    }
+                match left_on(lease.server(), pins).await {
+                    Ok(left) => self.machine.set_pins(left),
+                    Err(Exchange::Refused(_)) => {}
+                    Err(error) => return self.lose_server(io::Error::other(error)).await,
                 }
             }
         }
-        self.hand_over_unread();
         self.me.client.set_pins(self.machine.pins());
         if self.machine.pins().is_empty() && self.machine.is_at_rest() && self.to_server.is_empty() {
+            // Taking the server out of sight first: no cancel can be counted in after this.
             self.me.client.set_server(None);
+            let passed = lease.server().let_cancels_pass(UNDO).await;
+            self.pass_overheard();
             self.me.client.set_activity(Activity::Idle);
+            // One that could not be waited for is no longer to be used.
             if let Some(mut lease) = self.lease.take()
+                && passed.is_ok()
                 && lease.server().unread.is_empty()
             {
                 lease.release();
             }
-        } else if let Some(lease) = &mut self.lease {
+        } else {
             self.me.client.set_server(Some(lease.server().identity.clone()));
+            self.pass_overheard();
         }
         self.stalled = !self.from_client.is_empty();
         true
     }
 
-    /// What came for the client in a conversation of our own with its server.
-    pub(super) fn hand_over_unread(&mut self) {
+    /// Hands on the notifications that came while we asked the server something ourselves.
+    pub(super) fn pass_overheard(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         let server = lease.server();
-        let input = std::mem::take(&mut server.unread);
-        let mut sink = Sink::new(&input, &mut self.to_client);
-        match self.machine.server(&input, &mut server.memory, &mut sink, self.max_inspect) {
-            Ok((taken, _)) => {
-                let run = sink.finish();
-                self.to_client.extend_from_slice(&input[run]);
-                server.unread.extend_from_slice(&input[taken..]);
-            }
-            // The relay finds the same and says so.
-            Err(_) => server.unread = input,
+        if server.overheard.is_empty() {
+            return;
         }
-    }
-
-    /// Closes the connection; an unpinned session goes on with another.
-    fn replace_lease(&mut self) -> bool {
-        self.me.client.set_server(None);
-        self.lease = None;
-        self.stalled = !self.from_client.is_empty();
-        self.machine.pins().is_empty()
+        let overheard = std::mem::take(&mut server.overheard);
+        let mut sink = Sink::new(&overheard, &mut self.to_client);
+        // Whole notifications are never malformed, and change nothing in the machine.
+        let _ = self.machine.server(&overheard, &mut server.memory, &mut sink, self.max_inspect);
+        let run = sink.finish();
+        self.to_client.extend_from_slice(&overheard[run]);
     }
 
     /// The end of the session.
@@ -151,7 +144,7 @@ impl Session {
                 return None;
             }
         }
-        if tokio::time::timeout(UNDO, identity.gate.wait_quiet()).await.is_err() {
+        if lease.server().let_cancels_pass(UNDO).await.is_err() {
             return None;
         }
         let pins = self.machine.pins();

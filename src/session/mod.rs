@@ -529,7 +529,7 @@ impl Session {
             Before::RestoreName => server.run(&[self.machine.restore_name()], OWN_STATEMENT).await,
             _ => server.run(&[b"DISCARD SEQUENCES".to_vec()], OWN_STATEMENT).await,
         };
-        self.hand_over_unread();
+        self.pass_overheard();
         match result {
             // A statement that can no longer be prepared will say so itself when it is used.
             Ok(_) | Err(Exchange::Refused(_)) => true,
@@ -545,7 +545,7 @@ impl Session {
     }
 
     /// The server connection broke while this session used it.
-    async fn lose_server(&mut self, error: std::io::Error) -> bool {
+    pub(super) async fn lose_server(&mut self, error: std::io::Error) -> bool {
         self.me.client.set_server(None);
         self.me.client.set_activity(Activity::Idle);
         self.shared.look_now.notify_one();

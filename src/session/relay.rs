@@ -127,8 +127,10 @@ impl Session {
             }
             _ => {}
         }
-        if self.me.client.is_nudged() {
-            self.let_go_softly();
+        if self.me.client.is_nudged()
+            && let Some(step) = self.let_go_softly()
+        {
+            return Poll::Ready(step);
         }
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
@@ -274,14 +276,14 @@ impl Session {
     /// Somebody waits for a connection, and this session keeps one only so that currval or lastval, if it should ask for
     /// them, still know. A client that wants them asks at once: it goes without after [`SOFTLY`] of silence, after a
     /// statement that advanced no sequence (it has had its answer), and in any case after four times that.
-    fn let_go_softly(&mut self) {
+    fn let_go_softly(&mut self) -> Option<Step> {
         let only_memory = self.machine.pins() == Pins::of(sql::Pin::Sequence);
         if only_memory && self.lease.is_some() && self.machine.is_at_rest() && self.rested.elapsed() > SOFTLY {
             self.machine.set_pins(Pins::EMPTY);
             self.me.client.set_pins(Pins::EMPTY);
-            // Nothing is unpinned by asking the server, so this cannot ask for more.
-            let _ = self.rest();
+            return self.rest();
         }
+        None
     }
 
     /// One step from the client to the server.
