@@ -76,10 +76,11 @@ impl Facts {
         self.ddl_generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Something has been committed that may have changed the facts.
+    /// Something has been committed that may have changed the facts. They are read again when somebody waits for them, or
+    /// by the timer: a series of DDL in one session costs one reading, and none of our snapshots stands in the way of a
+    /// VACUUM that nobody else runs beside.
     pub fn mark_dirty(&self) {
         self.marked.fetch_add(1, Ordering::AcqRel);
-        self.wake.notify_one();
     }
 
     /// Whether it is worth waiting for [`refreshed`](Self::refreshed).
@@ -97,6 +98,9 @@ impl Facts {
     pub async fn refreshed(&self) -> bool {
         let marked = self.marked.load(Ordering::Acquire);
         let mut covered = self.covered.subscribe();
+        if *covered.borrow() < marked {
+            self.wake.notify_one();
+        }
         let done = covered.wait_for(|covered| *covered >= marked || self.failing.load(Ordering::Acquire));
         match tokio::time::timeout(FRESHNESS_WAIT, done).await {
             Ok(Ok(covered)) => *covered >= marked,
@@ -104,8 +108,9 @@ impl Facts {
         }
     }
 
-    /// Refreshes at once, then whenever marked and every `interval`. Several marks that come during a refresh are served
-    /// by the next one. The connection is kept as long as marks follow each other closely. Runs until it is dropped.
+    /// Refreshes at once, then whenever somebody waits for what was marked and every `interval`. Several marks that come
+    /// during a refresh are served by the next one. The connection is kept as long as waiters follow each other closely.
+    /// Runs until it is dropped.
     pub async fn keep_fresh<F, E>(self: Arc<Self>, connect: impl Fn() -> F, interval: Duration)
     where
         F: Future<Output = Result<tokio_postgres::Client, E>>,
@@ -146,7 +151,7 @@ impl Facts {
                     continue;
                 }
             }
-            // A mark since the refresh began has left its permit in `wake`.
+            // Who has begun to wait since the refresh began has left a permit in `wake`.
             let linger = CONNECTION_LINGER.min(interval);
             let keep = tokio::select! {
                 woken = tokio::time::timeout(linger, self.wake.notified()) => woken.is_ok(),
