@@ -584,8 +584,12 @@ fn row(body: &[u8]) -> Row {
 /// thousands of times are not about SCRAM.
 pub fn trusting(cluster: &pgbaton::demo::Cluster, proxy: &str) -> crate::support::ProxySettings {
     let file = cluster.directory().join("users");
-    std::fs::write(&file, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
-    crate::support::set_mode(&file, 0o600);
+    // Tests share the cluster, and a proxy may be reading the file just now: it is only ever there whole.
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        std::fs::write(&file, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
+        crate::support::set_mode(&file, 0o600);
+    });
     crate::support::ProxySettings {
         proxy: proxy.into(),
         auth: format!("method = \"file\"\nusers_file = \"{}\"", file.display()),
