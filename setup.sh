@@ -57,6 +57,12 @@ has_server_dev() {
         [ -x "$(dirname "$(pg_config --pgxs 2>/dev/null || echo /nonexistent)")/../test/regress/pg_regress" ]
 }
 has_build_tools() { have cc && have make; }
+# PostgreSQL's grammar is C; its bindings are made with libclang when pgbaton is built.
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang.so*' >/dev/null ||
+        have clang
+}
 has_libpq() { have pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ]; }
 has_python() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 # Debian's modules are for Debian's Python, which need not be the first one in PATH.
@@ -81,6 +87,7 @@ packages_for() {
     server) echo postgresql postgresql-client ;;
     server_dev) echo "postgresql-server-dev-$(server_version)" ;;
     build_tools) echo build-essential ;;
+    libclang) echo libclang-dev ;;
     libpq) echo libpq-dev ;;
     python) echo python3 python3-venv python3-pip ;;
     psycopg) echo python3-psycopg ;;
@@ -165,6 +172,7 @@ fi
 has_rust || missing+=("Rust 1.89 or newer, from https://rustup.rs   # to build pgbaton")
 need required server "PostgreSQL 14 or newer, server and client"
 need required build_tools "a C compiler, to build pgbaton"
+need required libclang "libclang, to build pgbaton's reading of SQL"
 
 if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
     need required python "the test scripts"

@@ -10,7 +10,7 @@
 //! | 5 | `admin` |
 //! | 4 | `session` |
 //! | 3 | `pool` `node` `monitor` `catalog` |
-//! | 2 | `auth` `net` |
+//! | 2 | `auth` `net` `route` |
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
@@ -25,6 +25,7 @@ pub mod monitor;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod route;
 pub mod session;
 pub mod sql;
 pub mod telemetry;

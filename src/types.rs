@@ -54,6 +54,10 @@ impl std::str::FromStr for Lsn {
     }
 }
 
+/// A moment of the proxy's own clock, in milliseconds since it was started. Never that of the calendar: it does not jump.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Millis(pub u64);
+
 /// A PostgreSQL timeline: grows by one at each promotion, but two promotions can take the same number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timeline(pub u32);
