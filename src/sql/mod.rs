@@ -12,6 +12,7 @@ pub mod lexer;
 mod pins;
 mod quote;
 mod set_config;
+pub mod shape;
 mod suspects;
 mod words;
 
