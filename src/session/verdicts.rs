@@ -95,6 +95,19 @@ impl Verdicts {
         Judged { verdict: self.look_up(text, reading), hint }
     }
 
+    /// A replica has refused to write for this text: until the names change it counts as a write.
+    pub fn distrust(&mut self, text: &[u8], reading: &Reading<'_>) {
+        self.look_up(text, reading);
+        let mut key = reading.scope.to_ne_bytes().to_vec();
+        if shape::shape(text, reading.dialect, &mut key).is_some()
+            && let Some(entry) = self.young.get_mut(&key[..])
+        {
+            let mut verdict = Verdict::clone(&self.writes);
+            verdict.reasons = vec!["a replica refused it: it writes (25006)".to_owned()];
+            entry.verdict = Arc::new(verdict);
+        }
+    }
+
     /// How many verdicts are kept.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()

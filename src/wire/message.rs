@@ -32,6 +32,13 @@ impl Problem {
         self
     }
 
+    /// The body of its ErrorResponse, for where one is said in another's place.
+    pub fn body(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        error(&mut out, self);
+        out.split_off(super::frame::HEADER)
+    }
+
     fn fields(&self, severity: &str) -> Vec<(u8, String)> {
         let mut fields = vec![
             (b'S', severity.to_owned()),

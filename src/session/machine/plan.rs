@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::{Before, Context, Machine, Tx};
 use crate::pool::memory::Prepared;
+use crate::route::names::Path;
 use crate::route::{Class, Target, Verdict};
 use crate::session::verdicts::{Judged, Reading};
 use crate::sql::shape::Hint;
-use crate::sql::{Pin, Pins};
+use crate::sql::{Kind, Pin, Pins, Statement};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER};
 
@@ -137,6 +138,25 @@ impl Block {
     }
 }
 
+/// By their numbers.
+const CLASSES: [Class; 15] = [
+    Class::Empty,
+    Class::Read,
+    Class::Volatile,
+    Class::Differs,
+    Class::Write,
+    Class::BeginReadOnly,
+    Class::Begin,
+    Class::BeginReadWrite,
+    Class::SetReadOnly,
+    Class::Transaction,
+    Class::SetLocal,
+    Class::Session,
+    Class::Cursor,
+    Class::Execute,
+    Class::Unreadable,
+];
+
 /// What is remembered of a prepared statement's verdict: for which names and path, which class, which hint.
 fn pack(context: &Context<'_>, class: Class, hint: Option<Hint>) -> u64 {
     let hint = match hint {
@@ -155,7 +175,7 @@ fn unpack(context: &Context<'_>, packed: u64) -> Option<(Class, Option<Hint>)> {
     if packed & !0xff != stamp(context) {
         return None;
     }
-    let class = Class::ALL.get((usize::try_from(packed & 0xff).ok()? >> 2).checked_sub(1)?)?;
+    let class = CLASSES.get((usize::try_from(packed & 0xff).ok()? >> 2).checked_sub(1)?)?;
     let hint = match packed & 3 {
         1 => Some(Hint::Primary),
         2 => Some(Hint::Replica),
@@ -215,16 +235,59 @@ fn why(class: Class) -> Why {
 impl Machine {
     /// The verdict on a text of this session.
     pub fn judge(&self, text: &[u8], context: &Context<'_>) -> Judged {
+        context.verdicts.borrow_mut().judge(text, &self.reading(context))
+    }
+
+    fn reading<'c>(&self, context: &Context<'c>) -> Reading<'c> {
         let manner = self.manner();
-        let reading = Reading {
+        // The search_path may be the transaction's own.
+        let (path, scope) = match self.unsettled {
+            true => (&Path::Unknown, !context.scope),
+            false => (context.path, context.scope),
+        };
+        Reading {
             dialect: manner.dialect,
             is_utf8: manner.is_utf8,
             names: context.names,
             names_version: context.names_version,
-            path: context.path,
-            scope: context.scope,
-        };
-        context.verdicts.borrow_mut().judge(text, &reading)
+            path,
+            scope,
+        }
+    }
+
+    /// A replica has refused to write for what begins with these bytes: it is no read, whatever the catalog says.
+    pub fn distrust(&mut self, input: &[u8], context: &Context<'_>) {
+        let mut rest = input;
+        while let Ok(Some(head)) = frame::client_header(rest) {
+            let Some(body) = rest.get(HEADER..head.total) else { return };
+            rest = &rest[head.total..];
+            let text = match head.tag {
+                b'Q' => body.strip_suffix(b"\0"),
+                b'P' => fields::cstr(body).map(|(_, tail)| text_of(tail)),
+                b'B' => {
+                    let name = fields::bind_names(body).map(|(_, name, _)| name);
+                    if let Some(prepared) = name.and_then(|name| self.statements.get(name)) {
+                        let refused = pack(context, Class::Write, None);
+                        prepared.route.store(refused, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    None
+                }
+                _ => None,
+            };
+            if let Some(text) = text {
+                context.verdicts.borrow_mut().distrust(text, &self.reading(context));
+            }
+        }
+    }
+
+    /// What was planned is planned again: the names may mean something else by now.
+    pub fn replan(&mut self, input: &[u8], context: &Context<'_>) {
+        if self.status == Tx::Idle && self.is_planned {
+            self.is_planned = false;
+            if let Plan::Wait = self.plan(input, context) {
+                self.demand_primary(Why::OpenPipeline);
+            }
+        }
     }
 
     /// Whether reads of this session may leave the primary at all, pins aside.
@@ -442,6 +505,9 @@ impl Machine {
             self.block.clear();
             self.block.add(text);
             self.block.is_declared = self.on_replica;
+        } else if self.status == Tx::Idle && self.on_replica && self.block.opening.is_empty() {
+            // Whatever block it leaves open is declared, or it would not be here.
+            self.block.is_declared = true;
         } else if !self.block.opening.is_empty() {
             let class = if begins_with_set(text) { self.judge(text, context).class() } else { Class::Read };
             match class {
@@ -455,9 +521,8 @@ impl Machine {
         }
     }
 
-    /// Whether a statement may run in the open block where the block is. `is_first` says that nothing of its pipeline has
-    /// been sent yet.
-    pub(super) fn fits_block(&mut self, text: &[u8], context: &Context<'_>) -> Fit {
+    /// Whether a statement may run in the open block where the block is.
+    pub(super) fn fits_block(&mut self, text: &[u8], kinds: &[Statement], context: &Context<'_>) -> Fit {
         let may_move = !self.block.opening.is_empty() && self.is_quiet() && self.status == Tx::Block && !self.done_before;
         if !self.on_replica {
             // SET TRANSACTION READ ONLY behind a plain BEGIN.
@@ -482,7 +547,7 @@ impl Machine {
             _ if !self.block.is_declared => false,
             Class::Read | Class::Volatile | Class::Transaction | Class::SetLocal | Class::Cursor => true,
             // SET and PREPARE are remembered wherever they run; LISTEN is not possible on a standby.
-            Class::Session => sets_or_prepares(&judged.verdict),
+            Class::Session => kinds.iter().all(|statement| is_remembered(&statement.kind)),
             // Refused by the replica exactly as the primary would refuse it in a READ ONLY transaction.
             Class::Write => !may_move,
             _ => false,
@@ -507,16 +572,31 @@ impl Machine {
     }
 }
 
-fn sets_or_prepares(verdict: &Verdict) -> bool {
-    verdict.inner.is_some()
-        || verdict.reasons.first().is_some_and(|reason| {
-            ["SET", "RESET", "DEALLOCATE"].iter().any(|word| reason.split_whitespace().any(|part| part == *word))
-        })
+/// SET, RESET, PREPARE and DEALLOCATE.
+fn is_remembered(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Set { .. }
+            | Kind::SetConfig { .. }
+            | Kind::SetLocal
+            | Kind::Reset(_)
+            | Kind::ResetAll
+            | Kind::Prepare { .. }
+            | Kind::Deallocate(_)
+            | Kind::DeallocateAll
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_stand_at_their_numbers() {
+        for (number, class) in CLASSES.iter().enumerate() {
+            assert_eq!(*class as usize, number);
+        }
+    }
 
     #[test]
     fn our_own_statements_are_known_by_their_first_words() {
