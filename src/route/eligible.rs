@@ -49,16 +49,38 @@ pub enum Ineligible {
     Primary,
     Maintenance,
     NoWeight,
-    Down { reason: String },
+    Down {
+        reason: String,
+    },
     /// `own` is 0 while it is not known.
-    OtherCluster { own: u64, primary: u64 },
-    OtherTimeline { own: Timeline, primary: Timeline },
-    Ejected { left: Millis },
+    OtherCluster {
+        own: u64,
+        primary: u64,
+    },
+    OtherTimeline {
+        own: Timeline,
+        primary: Timeline,
+    },
+    Ejected {
+        left: Millis,
+    },
     /// With `is_returning` it is within the limit, but not yet as far as it has to be to come back.
-    LagTime { lag: Millis, limit: Millis, is_returning: bool },
-    LagBytes { lag: u64, limit: u64, is_returning: bool },
+    LagTime {
+        lag: Millis,
+        limit: Millis,
+        is_returning: bool,
+    },
+    LagBytes {
+        lag: u64,
+        limit: u64,
+        is_returning: bool,
+    },
     /// Not fresh enough for one session.
-    Behind { timeline: Timeline, replayed: Lsn, floor: Floor },
+    Behind {
+        timeline: Timeline,
+        replayed: Lsn,
+        floor: Floor,
+    },
 }
 
 impl Ineligible {
