@@ -61,8 +61,8 @@ impl LagRing {
                 self.go_back_to(lsn);
             }
         }
-        // After going back, the primary can be where it once was before.
-        match self.fine.back_mut().or(self.coarse.back_mut()) {
+        // After going back, the primary can be exactly where it was seen before.
+        match self.fine.back_mut() {
             Some(same) if same.lsn == lsn => same.last = now,
             _ => self.fine.push_back(Sample { first: now, last: now, lsn }),
         }
@@ -76,6 +76,10 @@ impl LagRing {
     fn go_back_to(&mut self, lsn: Lsn) {
         for samples in [&mut self.fine, &mut self.coarse] {
             samples.truncate(samples.partition_point(|sample| sample.lsn <= lsn));
+        }
+        // The newest sample is always among the fine ones.
+        if self.fine.is_empty() {
+            self.fine.extend(self.coarse.pop_back());
         }
     }
 
@@ -92,7 +96,7 @@ impl LagRing {
 
     /// The latest that is known of the primary: when it was there last, its timeline and position.
     pub fn newest(&self) -> Option<(Millis, Timeline, Lsn)> {
-        let newest = self.fine.back().or(self.coarse.back())?;
+        let newest = self.fine.back()?;
         Some((newest.last, self.timeline, newest.lsn))
     }
 
@@ -282,6 +286,19 @@ mod tests {
         let of = |timeline, replayed| ring.lag(Millis(300), timeline, Lsn(replayed));
         assert_eq!(of(ONE, 15), Lag { bytes: 0, time: Millis(100) }, "the same number means something else there");
         assert_eq!(of(Timeline(2), 15), Lag::default());
+    }
+
+    #[test]
+    fn a_primary_that_lost_all_of_the_fine_samples_is_followed_on() {
+        let mut ring = ring(&(0..2_000).map(|at| (at * 10, at)).collect::<Vec<_>>());
+        let lost = ring.coarse[10].lsn;
+        ring.push(Millis(30_000), ONE, lost);
+        assert_eq!(ring.newest(), Some((Millis(30_000), ONE, lost)));
+        ring.push(Millis(29_000), ONE, Lsn(5));
+        assert_eq!(ring.newest(), Some((Millis(30_000), ONE, lost)), "an old answer is no news");
+        ring.push(Millis(31_000), ONE, Lsn(0));
+        assert_eq!(ring.newest(), Some((Millis(31_000), ONE, Lsn(0))));
+        assert_eq!(ring.fine.len() + ring.coarse.len(), 1);
     }
 
     #[test]

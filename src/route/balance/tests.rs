@@ -257,22 +257,3 @@ fn what_a_returning_replica_is_taken_to_have_served_is_proportional() {
     assert_eq!(rejoin_served(1, &[]), 0);
     assert_eq!(rejoin_served(1000, &[(u64::MAX, 1)]), u64::MAX);
 }
-
-/// Not a benchmark, but what makes a slow one visible: `cargo test --release -- --ignored --nocapture choosing_costs`.
-#[test]
-#[ignore = "measures; run it with --release --nocapture"]
-fn choosing_costs_nanoseconds() {
-    for weights in [&[1, 1, 1][..], &[1, 2, 3], &[1, 2, 1, 2, 1, 2, 1, 2]] {
-        let mut candidates = nodes(weights);
-        candidates.iter_mut().for_each(|candidate| candidate.latency_us = 300.0);
-        for strategy in ALL {
-            let start = std::time::Instant::now();
-            let mut sum = 0;
-            for turn in 0..2_000_000u64 {
-                sum += choose(strategy, std::hint::black_box(&candidates), turn, turn, turn).unwrap_or_default();
-            }
-            let each = start.elapsed().as_nanos() as f64 / 2e6;
-            println!("{:>2} candidates, {strategy:<20} {each:6.1} ns (sum {sum})", weights.len());
-        }
-    }
-}
