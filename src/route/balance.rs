@@ -195,7 +195,7 @@ pub fn stable_hash(bytes: &[u8]) -> u64 {
 pub fn charge(ramp: f32) -> u64 {
     const WHOLE: f32 = 1000.0;
     // A cast from f32 saturates.
-    (WHOLE / ramp.clamp(0.001, 1.0)) as u64
+    (WHOLE / ramp.clamp(0.001, 1.0)).round() as u64
 }
 
 /// What `served` becomes when a replica comes back: what it would have served beside the others, so that

@@ -49,16 +49,38 @@ pub enum Ineligible {
     Primary,
     Maintenance,
     NoWeight,
-    Down { reason: String },
+    Down {
+        reason: String,
+    },
     /// `own` is 0 while it is not known.
-    OtherCluster { own: u64, primary: u64 },
-    OtherTimeline { own: Timeline, primary: Timeline },
-    Ejected { left: Millis },
+    OtherCluster {
+        own: u64,
+        primary: u64,
+    },
+    OtherTimeline {
+        own: Timeline,
+        primary: Timeline,
+    },
+    Ejected {
+        left: Millis,
+    },
     /// With `is_returning` it is within the limit, but not yet as far as it has to be to come back.
-    LagTime { lag: Millis, limit: Millis, is_returning: bool },
-    LagBytes { lag: u64, limit: u64, is_returning: bool },
+    LagTime {
+        lag: Millis,
+        limit: Millis,
+        is_returning: bool,
+    },
+    LagBytes {
+        lag: u64,
+        limit: u64,
+        is_returning: bool,
+    },
     /// Not fresh enough for one session.
-    Behind { timeline: Timeline, replayed: Lsn, floor: Floor },
+    Behind {
+        timeline: Timeline,
+        replayed: Lsn,
+        floor: Floor,
+    },
 }
 
 impl Ineligible {
@@ -246,4 +268,136 @@ pub fn settle(lsn: Lsn, wal_segment_size: u64) -> Lsn {
     let is_first = page.checked_rem(wal_segment_size) == Some(0);
     let header = if is_first { LONG_HEADER } else { SHORT_HEADER };
     if within == header { Lsn(page) } else { lsn }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: ReadLimits = ReadLimits { max_lag: Millis(10_000), max_lag_bytes: 64 << 20 };
+    const PRIMARY: Option<PrimaryFacts> = Some(PrimaryFacts { system_identifier: 77, timeline: Timeline(3) });
+    const NOW: Millis = Millis(1_000_000);
+
+    const GOOD: Sight<'static> = Sight {
+        role: Role::Replica,
+        reason: "",
+        system_identifier: 77,
+        timeline: Timeline(3),
+        lag: Lag { bytes: 0, time: Millis(0) },
+        ejected_until: None,
+        weight: 1,
+        is_in_maintenance: false,
+        was_lagging: false,
+    };
+
+    fn lagging(ms: u64, bytes: u64) -> Sight<'static> {
+        Sight { lag: Lag { bytes, time: Millis(ms) }, ..GOOD }
+    }
+
+    fn verdict(sight: Sight<'_>) -> String {
+        match eligible(&sight, &LIMITS, PRIMARY, NOW) {
+            Ok(()) => "serves".into(),
+            Err(why) => format!("{}: {why}", why.as_str()),
+        }
+    }
+
+    #[test]
+    fn each_reason_is_told_with_its_figures() {
+        let cases = [
+            (GOOD, "serves"),
+            (Sight { role: Role::Primary, ..GOOD }, "primary: is the primary"),
+            (Sight { is_in_maintenance: true, ..GOOD }, "maintenance: is in maintenance"),
+            (Sight { weight: 0, ..GOOD }, "weight 0: has weight 0 in the configuration"),
+            (Sight { role: Role::Unknown, ..GOOD }, "down: does not answer"),
+            (
+                Sight { role: Role::Unknown, reason: "connection refused", ..GOOD },
+                "down: does not answer: connection refused",
+            ),
+            (
+                Sight { system_identifier: 78, ..GOOD },
+                "other cluster: belongs to another cluster: its system identifier is 78, the primary's 77",
+            ),
+            (Sight { system_identifier: 0, ..GOOD }, "other cluster: its system identifier is not known"),
+            (Sight { timeline: Timeline(2), ..GOOD }, "other timeline: is on timeline 2, the primary on 3"),
+            (
+                Sight { ejected_until: Some(Millis(NOW.0 + 7_240)), ..GOOD },
+                "ejected: failed too often, left out for another 7.2 s",
+            ),
+            (Sight { ejected_until: Some(NOW), ..GOOD }, "serves"),
+            (lagging(10_000, 64 << 20), "serves"),
+            (lagging(12_449, 0), "lag: lags 12.4 s, more than reads.max_lag = 10 s"),
+            (lagging(0, (64 << 20) + 1), "lag: lags 64 MiB, more than reads.max_lag_bytes = 64 MiB"),
+            (lagging(0, 1_700_000_000), "lag: lags 1.5 GiB, more than reads.max_lag_bytes = 64 MiB"),
+        ];
+        for (sight, expected) in cases {
+            assert_eq!(verdict(sight), expected);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_lagged_comes_back_at_four_fifths_of_the_limit() {
+        let returning = |ms, bytes| verdict(Sight { was_lagging: true, ..lagging(ms, bytes) });
+        assert_eq!(verdict(lagging(9_000, 60 << 20)), "serves", "one that did not lag may go up to the limit");
+        assert_eq!(returning(9_000, 0), "lag: lags 9 s, comes back at 8 s (80 % of reads.max_lag = 10 s)");
+        assert_eq!(
+            returning(0, 60 << 20),
+            "lag: lags 60 MiB, comes back at 51.2 MiB (80 % of reads.max_lag_bytes = 64 MiB)"
+        );
+        assert_eq!(returning(8_000, 50 << 20), "serves");
+        assert_eq!(returning(11_000, 0), "lag: lags 11 s, more than reads.max_lag = 10 s");
+        // A limit of nothing can still be met.
+        let strict = ReadLimits { max_lag: Millis(0), max_lag_bytes: 0 };
+        assert_eq!(eligible(&Sight { was_lagging: true, ..GOOD }, &strict, PRIMARY, NOW), Ok(()));
+    }
+
+    #[test]
+    fn without_a_primary_replicas_go_on() {
+        let alone = Sight { timeline: Timeline(2), system_identifier: 5, ..GOOD };
+        assert_eq!(eligible(&alone, &LIMITS, None, NOW), Ok(()));
+        let unknown = PrimaryFacts { system_identifier: 0, timeline: Timeline(2) };
+        assert_eq!(eligible(&alone, &LIMITS, Some(unknown), NOW), Ok(()));
+    }
+
+    #[test]
+    fn a_floor_counts_on_its_own_timeline() {
+        let floor = Floor { timeline: Timeline(3), lsn: "16/B374D848".parse().unwrap() };
+        assert!(covers(Timeline(3), floor.lsn, floor));
+        assert!(!covers(Timeline(3), Lsn(floor.lsn.0 - 1), floor));
+        assert!(!covers(Timeline(4), Lsn(u64::MAX), floor));
+        let behind = |timeline| Ineligible::Behind { timeline, replayed: "16/B374D000".parse().unwrap(), floor };
+        assert_eq!(behind(Timeline(3)).to_string(), "has replayed up to 16/B374D000, the session needs 16/B374D848");
+        assert_eq!(behind(Timeline(2)).to_string(), "is on timeline 2, the session needs 16/B374D848 on 3");
+        assert_eq!((behind(Timeline(2)).as_str(), behind(Timeline(2)).is_lag()), ("behind", false));
+    }
+
+    #[test]
+    fn what_points_behind_the_header_of_a_page_settles_at_its_beginning() {
+        const SEGMENT: u64 = 16 << 20;
+        let settled = |lsn: &str| settle(lsn.parse().unwrap(), SEGMENT).to_string();
+        assert_eq!(settled("0/3002018"), "0/3002000");
+        assert_eq!(settled("0/3000028"), "0/3000000", "the first page of a segment has the longer header");
+        assert_eq!(settled("0/3000018"), "0/3000018");
+        assert_eq!(settled("0/3002028"), "0/3002028");
+        assert_eq!(settled("0/3002000"), "0/3002000");
+        assert_eq!(settled("0/3002020"), "0/3002020");
+        // The same position, with segments of another size.
+        assert_eq!(settle(Lsn(0x300028), 1 << 20), Lsn(0x300000));
+        assert_eq!(settle(Lsn(0x300028), SEGMENT), Lsn(0x300028));
+        assert_eq!(settle(Lsn(0x300018), SEGMENT), Lsn(0x300000));
+    }
+
+    proptest! {
+        #[test]
+        fn settling_changes_only_what_lies_behind_a_header(
+            page in 0u64..1 << 20, within in 0u64..8192, megabytes in 0u32..=10,
+        ) {
+            let (lsn, segment) = (page * 8192 + within, 1u64 << (20 + megabytes));
+            let settled = settle(Lsn(lsn), segment).0;
+            let header = if page * 8192 % segment == 0 { 40 } else { 24 };
+            prop_assert_eq!(settled, if within == header { page * 8192 } else { lsn });
+            prop_assert_eq!(settle(Lsn(settled), segment).0, settled);
+        }
+    }
 }

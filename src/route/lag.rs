@@ -61,8 +61,8 @@ impl LagRing {
                 self.go_back_to(lsn);
             }
         }
-        // After going back, the primary can be where it once was before.
-        match self.fine.back_mut().or(self.coarse.back_mut()) {
+        // After going back, the primary can be exactly where it was seen before.
+        match self.fine.back_mut() {
             Some(same) if same.lsn == lsn => same.last = now,
             _ => self.fine.push_back(Sample { first: now, last: now, lsn }),
         }
@@ -76,6 +76,10 @@ impl LagRing {
     fn go_back_to(&mut self, lsn: Lsn) {
         for samples in [&mut self.fine, &mut self.coarse] {
             samples.truncate(samples.partition_point(|sample| sample.lsn <= lsn));
+        }
+        // The newest sample is always among the fine ones.
+        if self.fine.is_empty() {
+            self.fine.extend(self.coarse.pop_back());
         }
     }
 
@@ -92,7 +96,7 @@ impl LagRing {
 
     /// The latest that is known of the primary: when it was there last, its timeline and position.
     pub fn newest(&self) -> Option<(Millis, Timeline, Lsn)> {
-        let newest = self.fine.back().or(self.coarse.back())?;
+        let newest = self.fine.back()?;
         Some((newest.last, self.timeline, newest.lsn))
     }
 
@@ -121,4 +125,185 @@ impl LagRing {
 /// The last of the samples whose position has been replayed.
 fn last_within(samples: &VecDeque<Sample>, replayed: Lsn) -> Option<&Sample> {
     samples.get(samples.partition_point(|sample| sample.lsn <= replayed).checked_sub(1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ONE: Timeline = Timeline(1);
+
+    /// Remembers everything, and looks through all of it.
+    #[derive(Default)]
+    struct Naive {
+        timeline: Timeline,
+        samples: Vec<(u64, u64)>,
+    }
+
+    impl Naive {
+        fn push(&mut self, now: u64, timeline: Timeline, lsn: u64) {
+            if self.timeline != timeline {
+                (self.timeline, self.samples) = (timeline, Vec::new());
+            }
+            if self.samples.iter().any(|(time, _)| *time > now) {
+                return;
+            }
+            self.samples.retain(|(_, at)| *at <= lsn);
+            self.samples.push((now, lsn));
+        }
+
+        fn lag(&self, now: u64, timeline: Timeline, replayed: u64) -> Lag {
+            let Some((_, newest)) = self.samples.last() else { return Lag::default() };
+            let bytes = newest.saturating_sub(replayed);
+            let seen = self.samples.iter().rfind(|(_, lsn)| timeline == self.timeline && *lsn <= replayed);
+            let time = match seen {
+                Some((_, lsn)) if lsn == newest => 0,
+                Some((time, _)) => now - time,
+                None => now - self.samples[0].0,
+            };
+            Lag { bytes, time: Millis(time) }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// After so many milliseconds, the primary has written so much.
+        Sample {
+            later: u64,
+            written: u64,
+        },
+        /// An answer to a question of so many milliseconds ago.
+        Late {
+            ago: u64,
+            written: u64,
+        },
+        Crash {
+            lost: u64,
+        },
+        Promotion,
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            12 => (0u64..500, prop_oneof![Just(0u64), 1u64..100]).prop_map(|(later, written)| Event::Sample { later, written }),
+            1 => (1u64..500, 0u64..100).prop_map(|(ago, written)| Event::Late { ago, written }),
+            1 => (0u64..300).prop_map(|lost| Event::Crash { lost }),
+            1 => Just(Event::Promotion),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_a_perfect_memory_would(
+            events in proptest::collection::vec(any_event(), 0..400), probes in proptest::collection::vec(0u64..20_000, 20),
+        ) {
+            let (mut ring, mut naive) = (LagRing::default(), Naive::default());
+            let (mut now, mut timeline, mut lsn) = (1_000, ONE, 5_000);
+            for event in events {
+                let mut asked = now;
+                match event {
+                    Event::Sample { later, written } => {
+                        now += later;
+                        (asked, lsn) = (now, lsn + written);
+                    }
+                    Event::Late { ago, written } => (asked, lsn) = (now - ago, lsn + written),
+                    Event::Crash { lost } => lsn -= lost.min(lsn),
+                    Event::Promotion => timeline = Timeline(timeline.0 + 1),
+                }
+                ring.push(Millis(asked), timeline, Lsn(lsn));
+                naive.push(asked, timeline, lsn);
+            }
+            now += 7;
+            for replayed in probes.into_iter().chain([lsn, lsn - 1.min(lsn), lsn + 1, lsn / 2, 0, u64::MAX]) {
+                for of in [timeline, Timeline(0)] {
+                    let found = ring.lag(Millis(now), of, Lsn(replayed));
+                    prop_assert_eq!(found, naive.lag(now, of, replayed), "at {} on {:?}", replayed, of);
+                }
+            }
+        }
+
+        #[test]
+        fn thinning_overstates_by_less_than_a_second_and_never_understates(
+            step in 10u64..=250, jitter in proptest::collection::vec(0u64..5, 16), back in 0u64..600_000,
+        ) {
+            let (mut ring, mut naive) = (LagRing::default(), Naive::default());
+            let (mut now, mut lsn) = (0, 1);
+            while now < 700_000 {
+                now += step + jitter[now as usize % 16];
+                lsn += 100;
+                ring.push(Millis(now), ONE, Lsn(lsn));
+                naive.samples.push((now, lsn));
+            }
+            naive.timeline = ONE;
+            prop_assert!(ring.fine.len() + ring.coarse.len() <= FINE + COARSE);
+            let (_, replayed) = naive.samples[naive.samples.partition_point(|(time, _)| *time < now - back)];
+            let (found, exact) = (ring.lag(Millis(now), ONE, Lsn(replayed)), naive.lag(now, ONE, replayed));
+            prop_assert_eq!(found.bytes, exact.bytes);
+            prop_assert!(found.time >= exact.time && found.time.0 <= exact.time.0 + 700, "{found:?}, not {exact:?}");
+            let nothing = ring.lag(Millis(now), ONE, Lsn(0));
+            prop_assert!(nothing.time.0 >= 600_000, "reaches back only {nothing:?}");
+        }
+    }
+
+    fn ring(samples: &[(u64, u64)]) -> LagRing {
+        let mut ring = LagRing::default();
+        samples.iter().for_each(|(now, lsn)| ring.push(Millis(*now), ONE, Lsn(*lsn)));
+        ring
+    }
+
+    fn lag(ring: &LagRing, now: u64, replayed: u64) -> (u64, u64) {
+        let lag = ring.lag(Millis(now), ONE, Lsn(replayed));
+        (lag.bytes, lag.time.0)
+    }
+
+    #[test]
+    fn a_replica_that_has_everything_does_not_lag_however_long_the_primary_is_idle() {
+        let ring = ring(&[(0, 10), (100, 20), (200, 20), (60_000, 20)]);
+        assert_eq!(lag(&ring, 3_600_000, 20), (0, 0));
+        assert_eq!(lag(&ring, 3_600_000, 21), (0, 0));
+        assert_eq!(lag(&ring, 60_001, 19), (1, 60_001));
+    }
+
+    #[test]
+    fn the_first_write_after_idleness_does_not_make_lag_of_the_idle_time() {
+        let ring = ring(&[(0, 20), (60_000, 20), (60_250, 30)]);
+        assert_eq!(lag(&ring, 60_260, 20), (10, 260));
+    }
+
+    #[test]
+    fn an_idle_primary_takes_no_room() {
+        let samples: Vec<(u64, u64)> = (0..100_000).map(|at| (at * 10, 5)).collect();
+        assert_eq!(ring(&samples).fine.len(), 1);
+    }
+
+    #[test]
+    fn a_new_timeline_forgets_the_old_one() {
+        let mut ring = ring(&[(0, 10), (100, 20)]);
+        ring.push(Millis(200), Timeline(2), Lsn(15));
+        assert_eq!(ring.newest(), Some((Millis(200), Timeline(2), Lsn(15))));
+        let of = |timeline, replayed| ring.lag(Millis(300), timeline, Lsn(replayed));
+        assert_eq!(of(ONE, 15), Lag { bytes: 0, time: Millis(100) }, "the same number means something else there");
+        assert_eq!(of(Timeline(2), 15), Lag::default());
+    }
+
+    #[test]
+    fn a_primary_that_lost_all_of_the_fine_samples_is_followed_on() {
+        let mut ring = ring(&(0..2_000).map(|at| (at * 10, at)).collect::<Vec<_>>());
+        let lost = ring.coarse[10].lsn;
+        ring.push(Millis(30_000), ONE, lost);
+        assert_eq!(ring.newest(), Some((Millis(30_000), ONE, lost)));
+        ring.push(Millis(29_000), ONE, Lsn(5));
+        assert_eq!(ring.newest(), Some((Millis(30_000), ONE, lost)), "an old answer is no news");
+        ring.push(Millis(31_000), ONE, Lsn(0));
+        assert_eq!(ring.newest(), Some((Millis(31_000), ONE, Lsn(0))));
+        assert_eq!(ring.fine.len() + ring.coarse.len(), 1);
+    }
+
+    #[test]
+    fn before_anything_is_known_nobody_lags() {
+        assert_eq!(lag(&LagRing::default(), 5, 0), (0, 0));
+        assert_eq!(LagRing::default().newest(), None);
+    }
 }

@@ -112,3 +112,138 @@ impl Node {
         self.until.load(Relaxed) > now.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fail(outliers: &Outliers, node: usize, times: u32, now: u64, most: usize) -> Option<u64> {
+        (0..times).filter_map(|_| outliers.failed(node, Millis(now), most)).last().map(|until| until.0)
+    }
+
+    #[test]
+    fn five_failures_in_a_row_leave_a_replica_out_for_ten_seconds() {
+        let outliers = Outliers::new(2);
+        assert_eq!(fail(&outliers, 1, 4, 1_000, 1), None);
+        outliers.succeeded(1);
+        assert_eq!(fail(&outliers, 1, 4, 1_000, 1), None, "a success begins the row anew");
+        assert_eq!(outliers.is_ejected(1, Millis(1_000)), None);
+        assert_eq!(fail(&outliers, 1, 1, 1_000, 1), Some(11_000));
+        assert_eq!(outliers.is_ejected(1, Millis(10_999)), Some(Millis(11_000)));
+        assert_eq!(outliers.is_ejected(1, Millis(11_000)), None);
+        assert_eq!(outliers.is_ejected(0, Millis(1_000)), None);
+    }
+
+    #[test]
+    fn statements_that_were_under_way_do_not_make_it_longer() {
+        let outliers = Outliers::new(2);
+        fail(&outliers, 0, 5, 1_000, 1);
+        assert_eq!(fail(&outliers, 0, 20, 5_000, 1), None);
+        assert_eq!(outliers.is_ejected(0, Millis(5_000)), Some(Millis(11_000)));
+    }
+
+    #[test]
+    fn the_first_statement_afterwards_is_a_trial_and_each_time_it_is_longer() {
+        let outliers = Outliers::new(2);
+        let mut now = 1_000;
+        let mut lengths = Vec::new();
+        for _ in 0..5 {
+            let until = fail(&outliers, 0, if lengths.is_empty() { 5 } else { 1 }, now, 1).unwrap();
+            lengths.push((until - now) / 1000);
+            now = until;
+        }
+        assert_eq!(lengths, [10, 20, 30, 40, 50]);
+        outliers.succeeded(0);
+        assert_eq!(fail(&outliers, 0, 4, now, 1), None, "after a success it takes five again");
+        for _ in 0..40 {
+            now = fail(&outliers, 0, 5, now, 1).unwrap();
+        }
+        assert_eq!(fail(&outliers, 0, 5, now, 1), Some(now + LONGEST.0), "but never longer than that");
+    }
+
+    #[test]
+    fn after_a_good_while_the_count_begins_anew() {
+        let outliers = Outliers::new(1);
+        let first = fail(&outliers, 0, 5, 1_000, 1).unwrap();
+        let second = fail(&outliers, 0, 5, first, 1).unwrap();
+        assert_eq!(second - first, 20_000);
+        let later = second + FORGET_AFTER.0;
+        assert_eq!(fail(&outliers, 0, 5, later - 1, 1), Some(later - 1 + 30_000));
+        let later = later - 1 + 30_000 + FORGET_AFTER.0;
+        assert_eq!(fail(&outliers, 0, 5, later, 1), Some(later + 10_000));
+        outliers.forget(0);
+        assert_eq!(outliers.is_ejected(0, Millis(later)), None);
+        assert_eq!(fail(&outliers, 0, 4, later, 1), None);
+    }
+
+    #[test]
+    fn at_least_half_of_the_replicas_stay() {
+        let bounds: Vec<usize> = (0..7).map(|replicas| most_out(replicas, Fallback::Primary)).collect();
+        assert_eq!(bounds, [0, 1, 1, 1, 2, 2, 3]);
+        assert_eq!(
+            (most_out(1, Fallback::Wait), most_out(1, Fallback::Error), most_out(2, Fallback::Error)),
+            (0, 0, 1)
+        );
+        let outliers = Outliers::new(3);
+        assert!(fail(&outliers, 0, 5, 1_000, 1).is_some());
+        assert_eq!(fail(&outliers, 1, 9, 2_000, 1), None, "one of three is out already");
+        assert_eq!(fail(&outliers, 1, 1, 11_000, 1), Some(21_000), "it goes when the other is back");
+        assert_eq!(fail(&outliers, 2, 9, 12_000, 0), None);
+    }
+
+    #[test]
+    fn a_number_without_node_is_nobody() {
+        let outliers = Outliers::new(0);
+        assert_eq!(fail(&outliers, 3, 9, 1_000, 9), None);
+        outliers.succeeded(3);
+        outliers.forget(3);
+        assert_eq!(outliers.is_ejected(3, Millis(0)), None);
+    }
+
+    #[test]
+    fn threads_together_do_not_leave_out_more_than_allowed() {
+        for round in 0..50 {
+            let outliers = Outliers::new(8);
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for node in 0..8 {
+                    let (outliers, start) = (&outliers, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        fail(outliers, node, 20, 1_000, 4)
+                    });
+                }
+            });
+            let out = (0..8).filter(|node| outliers.is_ejected(*node, Millis(1_000)).is_some()).count();
+            assert_eq!(out, 4, "round {round}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_too_many_out_never_too_long_never_without_five_in_a_row(
+            steps in proptest::collection::vec((0usize..5, any::<bool>(), 0u64..20_000), 0..400),
+        ) {
+            let outliers = Outliers::new(5);
+            let (mut now, mut rows) = (0, [0; 5]);
+            for (node, fails, later) in steps {
+                now += later;
+                let was_out = outliers.is_ejected(node, Millis(now)).is_some();
+                if fails {
+                    rows[node] += 1;
+                    if let Some(until) = outliers.failed(node, Millis(now), 2) {
+                        prop_assert!(rows[node] >= 5 && !was_out);
+                        prop_assert!((10_000..=300_000).contains(&(until.0 - now)));
+                    }
+                } else {
+                    outliers.succeeded(node);
+                    rows[node] = 0;
+                }
+                let out = (0..5).filter(|node| outliers.is_ejected(*node, Millis(now)).is_some()).count();
+                prop_assert!(out <= 2);
+            }
+        }
+    }
+}
