@@ -32,7 +32,7 @@ use super::prepared::Registry;
 use super::verdicts::Verdicts;
 use crate::pool::memory::{Image, MANY, Memory, Parameters, Prepared};
 use crate::route::names::{Names, Path};
-use crate::route::{Target, Verdict};
+use crate::route::{Class, Target, Verdict};
 use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, quote_literal};
 use crate::wire::frame::{self, Malformed};
 use crate::wire::message;
@@ -399,6 +399,16 @@ impl Machine {
     pub fn demand_primary(&mut self, why: Why) {
         self.demand = Demand::Primary(why);
         self.is_planned = true;
+    }
+
+    pub fn demand_replica(&mut self, why: Why) {
+        self.demand = Demand::Replica(why);
+        self.is_planned = true;
+    }
+
+    /// The class of what was last judged.
+    pub fn class(&self) -> Option<Class> {
+        self.verdict.as_ref().map(|verdict| verdict.class)
     }
 
     /// The verdict behind the last demand, where a text was judged.

@@ -1,49 +1,50 @@
 //! The life of one client: enter, relay statements through server connections, leave nothing behind.
 //!
-//! `login` lets it in, `machine` (pure) knows its protocol and session state, `relay` moves the bytes, `finish` cleans up.
-//! This file does what has to wait: finding a server connection, making it look like the one the session had before, and
-//! answering when that cannot be done.
+//! `login` lets it in, `machine` (pure) knows its protocol and session state, `relay` moves the bytes, `taking` finds the
+//! server connection for what comes next, `moving` deals with what interrupts it, `finish` cleans up. This file is the
+//! frame: how a session begins, which step follows which, and what others must hear of.
 
 pub mod clients;
+pub mod explain;
 pub mod finish;
+mod known;
 pub mod login;
 pub mod machine;
+mod moving;
 pub mod prepared;
+pub mod readers;
 pub mod relay;
 pub mod replication;
+pub mod routes;
 pub mod shared;
+mod showing;
 pub mod sink;
+mod taking;
+pub mod verdicts;
+pub mod wishes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::net::{Peer, Stream};
 use crate::pool::memory::Parameters;
-use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
-use crate::sql::Pin;
+use crate::route::balance::Strategy;
 use crate::types::Topology;
 use crate::wire::message::{self, Problem};
-use clients::{Activity, Arrival, Registered};
+use clients::{Arrival, Registered};
 use login::Admitted;
-use machine::{Before, Machine};
+use machine::Machine;
+use machine::plan::Demand;
+use readers::Freshness;
 use relay::Step;
 use shared::{Database, SequenceUse, Shared};
-
-/// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
-const OWN_STATEMENT: Duration = Duration::from_secs(30);
-
-/// How often a connection that turns out to be broken is replaced before the client hears of it.
-const ATTEMPTS: usize = 3;
-
-/// Puts a connection into a failed transaction block: the second statement always fails.
-const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+use wishes::Kept;
 
 /// The name of the console's database.
 pub const CONSOLE: &str = "pgbaton";
@@ -62,7 +63,35 @@ pub struct Session {
     stream: Stream,
     machine: Machine,
     lease: Option<Lease>,
+    /// The place of the node it belongs to, in the topology.
+    place: usize,
+    /// A connection that is ours but still needs settings, and whether it is to a replica.
+    half_taken: Option<(Lease, bool)>,
+    /// A connection to the primary that is kept for what it remembers while a replica serves a read.
+    aside: Option<Lease>,
     pool: Option<Arc<Pool>>,
+    primary_at: usize,
+    /// By the replica's place in the topology.
+    reader_pools: Vec<Option<Arc<Pool>>>,
+    /// The replica that was chosen, when no connection to it was idle.
+    picked: Option<usize>,
+    /// One that has just failed us.
+    avoid: Option<usize>,
+    freshness: Freshness,
+    /// What the primary said for a `strong` read has been taken into `freshness`.
+    is_strong_settled: bool,
+    wishes: Option<Box<Kept>>,
+    /// What the client was told of the primary at login.
+    told: Arc<Parameters>,
+    /// What a replica was sent, as the client sent it, while it may have to be sent elsewhere.
+    sent: Vec<u8>,
+    heals: u8,
+    /// Since when a replica has been at it, where that is measured.
+    taken: Option<Instant>,
+    measures_latency: bool,
+    /// Where the statement before went, for SHOW pgbaton.node and pgbaton.route; and the one under way.
+    previous: Option<(usize, Demand)>,
+    present: Option<(usize, Demand)>,
     startup: Arc<Startup>,
     /// Stands for the role and `startup`.
     identity: u64,
@@ -236,7 +265,7 @@ impl Session {
         }
         message::backend_key_data(&mut to_client, me.client.pid, &me.client.secret);
         message::ready_for_query(&mut to_client, b'I');
-        let machine = Machine::new(me.client.id, me.client.pid, parameters, settings.session_mode);
+        let machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
         let stalled = !unread.is_empty();
         Some(Box::new(Session {
             shared,
@@ -245,7 +274,24 @@ impl Session {
             stream,
             machine,
             lease: None,
+            place: 0,
+            half_taken: None,
+            aside: None,
             pool: None,
+            primary_at: 0,
+            reader_pools: Vec::new(),
+            picked: None,
+            avoid: None,
+            freshness: Freshness::default(),
+            is_strong_settled: false,
+            wishes: None,
+            told: parameters.clone(),
+            sent: Vec::new(),
+            heals: 0,
+            taken: None,
+            measures_latency: shared.readers.settings.load().balance == Strategy::Fastest,
+            previous: None,
+            present: None,
             startup,
             identity,
             credential,
@@ -269,6 +315,8 @@ impl Session {
                 Step::NeedServer => Box::pin(self.take_server()).await,
                 Step::Before(before) => Box::pin(self.do_before(before)).await,
                 Step::Rest => Box::pin(self.rest_slowly()).await,
+                Step::Heal(sqlstate) => self.heal(Some(sqlstate)),
+                Step::Explain => Box::pin(self.explain()).await,
                 Step::ServerGone(error) => Box::pin(self.lose_server(error)).await,
                 Step::Terminate | Step::ClientGone => false,
                 Step::ClientMalformed(error) => {
@@ -357,14 +405,14 @@ async fn greet(
     worker: usize,
 ) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
     let deadline = Instant::now() + shared.settings.load().hold;
-    let pool = shared.primary_pool(&database.name, user, deadline).await?;
+    let (pool, _) = shared.primary_pool(&database.name, user, deadline).await?;
     if pool.status().0 > 0
         && let Some((startup, parameters)) = database.greeting(user, startup)
     {
         let pid = pool.peek(&startup).map(|(_, pid)| pid);
         return Ok((startup, parameters, pid));
     }
-    let want = Want { session: 0, worker, startup, application_name, credential };
+    let want = Want { session: 0, worker, startup, application_name, credential, told: None };
     let mut lease = pool.acquire(&want).await?;
     let server = lease.server();
     let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
@@ -374,20 +422,20 @@ async fn greet(
 }
 
 impl Shared {
-    /// The pool of the primary, waiting until `deadline` for there to be one.
+    /// The pool of the primary and its place in the topology, waiting until `deadline` for there to be one.
     async fn primary_pool(
         &self,
         database: &Arc<str>,
         user: &Arc<str>,
         deadline: Instant,
-    ) -> Result<Arc<Pool>, Refusal> {
+    ) -> Result<(Arc<Pool>, usize), Refusal> {
         let mut topology = self.topology.clone();
         let since = Instant::now();
         loop {
             let now: Arc<Topology> = topology.borrow_and_update().clone();
-            if let Some(primary) = now.primary() {
+            if let (Some(primary), Some(at)) = (now.primary(), now.primary) {
                 let key = PoolKey { node: primary.address.id.clone(), database: database.clone(), user: user.clone() };
-                return Ok(self.pools.get(&key, &primary.address));
+                return Ok((self.pools.get(&key, &primary.address), at));
             }
             match tokio::time::timeout_at(deadline, topology.changed()).await {
                 Ok(Ok(())) => {}

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -73,6 +73,7 @@ pub struct Readers {
     view: ArcSwap<View>,
     turn: AtomicU64,
     started: Instant,
+    is_worth_judging: AtomicBool,
 }
 
 /// How fresh a session needs its reads, by what it has seen so far. Positions are compared by the numbers of questions put
@@ -190,7 +191,14 @@ impl Readers {
             view: ArcSwap::default(),
             turn: AtomicU64::new(0),
             started: Instant::now(),
+            is_worth_judging: AtomicBool::new(false),
         }
+    }
+
+    /// Whether anything may come of judging a text: reads may go to replicas, and there is one, or its absence matters.
+    #[inline]
+    pub fn is_worth_judging(&self) -> bool {
+        self.is_worth_judging.load(Ordering::Relaxed)
     }
 
     pub fn now(&self) -> Millis {
@@ -364,6 +372,8 @@ impl Readers {
             });
         }
         let has_any = nodes.iter().any(|reader| reader.state.is_ok());
+        let judges = settings.is_enabled && (has_any || settings.fallback != Fallback::Primary);
+        self.is_worth_judging.store(judges, Ordering::Relaxed);
         self.view.store(Arc::new(View {
             version: topology.version,
             primary: topology.primary,

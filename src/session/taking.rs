@@ -22,7 +22,6 @@ use crate::route::eligible::Floor;
 use crate::route::{Consistency, Fallback, HashBy, Target, balance};
 use crate::wire::message::Problem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
 pub(super) const OWN_STATEMENT: Duration = Duration::from_secs(30);
@@ -115,7 +114,7 @@ impl Session {
         let why = match self.machine.demand() {
             Demand::Primary(why) | Demand::Replica(why) => why,
         };
-        self.served_by = Some(self.place);
+        self.previous = self.present.replace((self.place, self.machine.demand()));
         self.shared.routes.count(self.me.client.worker, Route { class: self.machine.class(), on_replica, why });
     }
 
@@ -485,7 +484,4 @@ impl Session {
         self.lease = Some(lease);
     }
 
-    pub(super) fn transactions_served(&self) {
-        self.me.client.transactions.fetch_add(1, Ordering::Relaxed);
-    }
 }

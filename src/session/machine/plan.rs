@@ -139,7 +139,7 @@ impl Block {
 }
 
 /// By their numbers.
-const CLASSES: [Class; 15] = [
+pub const CLASSES: [Class; 15] = [
     Class::Empty,
     Class::Read,
     Class::Volatile,
@@ -278,6 +278,16 @@ impl Machine {
                 context.verdicts.borrow_mut().distrust(text, &self.reading(context));
             }
         }
+    }
+
+    /// What a text is, and where it would go between transactions.
+    pub fn explain(&self, text: &[u8], context: &Context<'_>) -> (Judged, Demand) {
+        let judged = self.judge(text, context);
+        let demand = match self.may_leave(context) {
+            Err(why) => Demand::Primary(why),
+            Ok(()) => self.demand_of(judged.class(), judged.hint, Some(&judged.verdict), context),
+        };
+        (judged, demand)
     }
 
     /// What was planned is planned again: the names may mean something else by now.
