@@ -289,6 +289,13 @@ mod tests {
     }
 
     #[test]
+    fn going_back_to_where_it_was_before_does_not_shorten_the_memory() {
+        let ring = ring(&[(100, 10), (200, 20), (300, 10)]);
+        assert_eq!(lag(&ring, 400, 10), (0, 0));
+        assert_eq!(lag(&ring, 400, 9), (1, 300));
+    }
+
+    #[test]
     fn a_primary_that_lost_all_of_the_fine_samples_is_followed_on() {
         let mut ring = ring(&(0..2_000).map(|at| (at * 10, at)).collect::<Vec<_>>());
         let lost = ring.coarse[10].lsn;
