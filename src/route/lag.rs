@@ -43,7 +43,9 @@ struct Sample {
 impl LagRing {
     /// The primary was asked at `now`, and said it is on `timeline` at `lsn`.
     ///
-    /// `now` is when the question was sent rather than when the answer came: so lag is never understated.
+    /// `now` is when the question was sent rather than when the answer came: so lag is never understated. `lsn` is one that
+    /// replicas can reach while the primary is idle: at rest in the sense of [`super::eligible::settle`], and flushed
+    /// (`pg_current_wal_flush_lsn()`), since what is not flushed is not sent to anybody.
     pub fn push(&mut self, now: Millis, timeline: Timeline, lsn: Lsn) {
         if timeline != self.timeline {
             *self = LagRing { timeline, ..LagRing::default() };
