@@ -43,7 +43,9 @@ struct Sample {
 impl LagRing {
     /// The primary was asked at `now`, and said it is on `timeline` at `lsn`.
     ///
-    /// `now` is when the question was sent rather than when the answer came: so lag is never understated.
+    /// `now` is when the question was sent rather than when the answer came: so lag is never understated. `lsn` is one that
+    /// replicas can reach while the primary is idle: at rest in the sense of [`super::eligible::settle`], and flushed
+    /// (`pg_current_wal_flush_lsn()`), since what is not flushed is not sent to anybody.
     pub fn push(&mut self, now: Millis, timeline: Timeline, lsn: Lsn) {
         if timeline != self.timeline {
             *self = LagRing { timeline, ..LagRing::default() };
@@ -286,6 +288,13 @@ mod tests {
         let of = |timeline, replayed| ring.lag(Millis(300), timeline, Lsn(replayed));
         assert_eq!(of(ONE, 15), Lag { bytes: 0, time: Millis(100) }, "the same number means something else there");
         assert_eq!(of(Timeline(2), 15), Lag::default());
+    }
+
+    #[test]
+    fn going_back_to_where_it_was_before_does_not_shorten_the_memory() {
+        let ring = ring(&[(100, 10), (200, 20), (300, 10)]);
+        assert_eq!(lag(&ring, 400, 10), (0, 0));
+        assert_eq!(lag(&ring, 400, 9), (1, 300));
     }
 
     #[test]
