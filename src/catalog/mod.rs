@@ -121,6 +121,12 @@ impl Facts {
         *self.covered.borrow() < self.marked.load(Ordering::Acquire) && !self.failing.load(Ordering::Acquire)
     }
 
+    /// Whether what is known covers everything that has passed here. Where it does not, names may stand for something else
+    /// than they did, and no text is a read for sure.
+    pub fn is_current(&self) -> bool {
+        *self.covered.borrow() >= self.marked.load(Ordering::Acquire)
+    }
+
     /// Closes the refresher's connection, so that it does not stand in the way of DROP DATABASE.
     pub fn let_go(&self) {
         self.let_go.notify_one();

@@ -84,11 +84,9 @@ impl Positions {
     pub async fn after(&self, node: usize, number: u64) -> Position {
         let mut latest = self.nodes[node].latest.subscribe();
         self.want(node);
-        match latest.wait_for(|position| position.number > number).await {
-            Ok(position) => *position,
-            // The sender lives in `self`.
-            Err(_) => std::future::pending().await,
-        }
+        let answer = latest.wait_for(|position| position.number > number).await.map(|position| *position);
+        // The sender lives in `self`, so there always is one.
+        answer.unwrap_or_default()
     }
 
     /// Asks one node for as long as it is polled.
@@ -131,7 +129,9 @@ mod tests {
         let lsn = Arc::new(AtomicU64::new(10));
         let written = lsn.clone();
         let task = tokio::spawn(async move {
-            asking.keep_asking(0, || std::future::ready(Ok::<_, ()>((false, Lsn(written.load(Ordering::SeqCst)))))).await
+            asking
+                .keep_asking(0, || std::future::ready(Ok::<_, ()>((false, Lsn(written.load(Ordering::SeqCst))))))
+                .await
         });
         let first = positions.next(0).await;
         assert_eq!(first.lsn, Lsn(10));
@@ -146,7 +146,8 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_does_not_answer_leaves_its_last_answer_as_it_is() {
         let positions = Positions::new(1);
-        let asked = tokio::time::timeout(Duration::from_millis(20), positions.keep_asking(0, || std::future::ready(Err(()))));
+        let asked =
+            tokio::time::timeout(Duration::from_millis(20), positions.keep_asking(0, || std::future::ready(Err(()))));
         assert!(asked.await.is_err());
         assert_eq!((positions.latest(0), positions.asked(0)), (Position::default(), 1));
     }

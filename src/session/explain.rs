@@ -64,7 +64,10 @@ impl Explanation {
         rows.extend(self.reasons.iter().map(|reason| row("reason", reason)));
         rows.push(row("consistency", self.consistency));
         for node in &self.nodes {
-            rows.push([format!("node {}", node.id), node.rejected.clone().unwrap_or_else(|| "may serve it".to_owned())]);
+            rows.push([
+                format!("node {}", node.id),
+                node.rejected.clone().unwrap_or_else(|| "may serve it".to_owned()),
+            ]);
         }
         rows
     }

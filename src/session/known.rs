@@ -36,7 +36,7 @@ impl Known {
             // The version first: see there.
             names_version: database.facts.names_version(),
             names: database.facts.names(),
-            reads: shared.readers.is_worth_judging(),
+            reads: shared.readers.is_worth_judging() && database.facts.is_current(),
         }
     }
 

@@ -583,10 +583,9 @@ impl Machine {
     /// A lost transaction block stays a failed block until the client ends it, so that what it has already sent after
     /// the failure does not run on its own.
     pub fn answer_lost(&mut self, problem: &message::Problem, to_client: &mut Vec<u8>) {
-        let due = self
-            .queue
-            .iter()
-            .filter(|expect| !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall));
+        let due = self.queue.iter().filter(|expect| {
+            !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall)
+        });
         let owed = due.count();
         let unsynced = self.unsynced;
         let in_block = self.status != Tx::Idle;

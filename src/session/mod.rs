@@ -267,6 +267,7 @@ impl Session {
         message::ready_for_query(&mut to_client, b'I');
         let machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
         let stalled = !unread.is_empty();
+        let measures_latency = shared.readers.settings.load().balance == Strategy::Fastest;
         Some(Box::new(Session {
             shared,
             database,
@@ -289,7 +290,7 @@ impl Session {
             sent: Vec::new(),
             heals: 0,
             taken: None,
-            measures_latency: shared.readers.settings.load().balance == Strategy::Fastest,
+            measures_latency,
             previous: None,
             present: None,
             startup,

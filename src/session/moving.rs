@@ -6,7 +6,6 @@ use super::machine::plan::Why;
 use super::machine::{self, Before};
 use super::taking::OWN_STATEMENT;
 use super::{Refusal, Session, lost_transaction};
-use crate::pool::Lease;
 use crate::pool::server::Exchange;
 use crate::sql::{Pin, quote_ident, quote_literal};
 use crate::wire::message::{self, Problem};
@@ -16,7 +15,7 @@ const MOST_HEALS: u8 = 2;
 
 impl Session {
     /// Does what a statement needs done before it is sent.
-    async fn do_before(&mut self, before: Before) -> bool {
+    pub(super) async fn do_before(&mut self, before: Before) -> bool {
         if let Before::EmptyDatabases(databases) = &before {
             for database in databases {
                 if let Some(known) = self.shared.known_database(database) {
@@ -252,5 +251,4 @@ impl Session {
         self.stalled = !self.from_client.is_empty();
         true
     }
-
 }

@@ -227,9 +227,10 @@ impl Readers {
             }
             // A token asked for counts at any level.
             let fresh = match is_free {
-                true => wanted.freshness.floor.is_none_or(|floor| {
-                    eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)
-                }),
+                true => wanted
+                    .freshness
+                    .floor
+                    .is_none_or(|floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)),
                 false => wanted.freshness.allows(index, &view, self).is_ok(),
             };
             if !fresh {
@@ -310,10 +311,8 @@ impl Readers {
                 ring.push(now, view.timeline, position.lsn);
             }
         }
-        let facts = primary.map(|view| PrimaryFacts {
-            system_identifier: view.system_identifier,
-            timeline: view.timeline,
-        });
+        let facts =
+            primary.map(|view| PrimaryFacts { system_identifier: view.system_identifier, timeline: view.timeline });
         let zones_are_set = !settings.zone.is_empty();
         let mut nodes = Vec::with_capacity(topology.nodes.len());
         for (index, view) in topology.nodes.iter().enumerate() {
@@ -345,7 +344,8 @@ impl Readers {
                 _ => now,
             };
             if state.is_ok() && !was_eligible {
-                let others = before.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.state.is_ok());
+                let others =
+                    before.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.state.is_ok());
                 let others: Vec<(u64, u32)> =
                     others.map(|(_, node)| (node.load.served.load(Ordering::Relaxed), node.weight)).collect();
                 load.served.store(balance::rejoin_served(weight, &others), Ordering::Relaxed);

@@ -52,7 +52,10 @@ pub struct Routes {
 impl Routes {
     pub fn new(workers: usize) -> Routes {
         let counts = |_| {
-            Box::new(Counts { by_route: [const { AtomicU64::new(0) }; CLASSES * 2 * REASONS], retried: AtomicU64::new(0) })
+            Box::new(Counts {
+                by_route: [const { AtomicU64::new(0) }; CLASSES * 2 * REASONS],
+                retried: AtomicU64::new(0),
+            })
         };
         Routes { workers: (0..workers).map(counts).collect() }
     }

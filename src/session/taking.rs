@@ -413,8 +413,7 @@ impl Session {
     pub(super) async fn lease_from_primary(&mut self) -> Result<Lease, Refusal> {
         let deadline = Instant::now() + self.shared.settings.load().hold;
         loop {
-            let (pool, at) =
-                self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
+            let (pool, at) = self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
             self.pool = Some(pool.clone());
             self.primary_at = at;
             match pool.acquire(&self.want(false)).await {
@@ -483,5 +482,4 @@ impl Session {
         self.place = self.primary_at;
         self.lease = Some(lease);
     }
-
 }

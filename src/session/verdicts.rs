@@ -153,13 +153,7 @@ impl Verdicts {
         self.kept_or_new(key, text, key[start..].is_ascii(), reading)
     }
 
-    fn kept_or_new(
-        &mut self,
-        key: &[u8],
-        text: &[u8],
-        shape_is_ascii: bool,
-        reading: &Reading<'_>,
-    ) -> Arc<Verdict> {
+    fn kept_or_new(&mut self, key: &[u8], text: &[u8], shape_is_ascii: bool, reading: &Reading<'_>) -> Arc<Verdict> {
         let known = match self.young.get_mut(key) {
             Some(entry) if entry.names_version == reading.names_version => return entry.verdict.clone(),
             // The grammar has not changed, only what the names mean.

@@ -98,7 +98,8 @@ impl Wishes {
             match (&**name, values) {
                 // `SET search_path = a, b` is a list of names, where one in single quotes is one name too.
                 ("search_path", Some(values)) if starts_with_set(text) => {
-                    search_path = Some(values.iter().map(|name| crate::sql::quote_ident(name)).collect::<Vec<_>>().join(", "));
+                    search_path =
+                        Some(values.iter().map(|name| crate::sql::quote_ident(name)).collect::<Vec<_>>().join(", "));
                 }
                 ("search_path", values) => search_path = values.and_then(|values| values.into_iter().next()),
                 (_, Some(values)) if values.len() == 1 => wishes.take(name, &values[0], &mut None),
@@ -217,7 +218,10 @@ mod tests {
     fn what_was_set_last_counts() {
         let wishes = read(
             &[("options", "-c pgbaton.consistency=strong -c search_path=a\\,b")],
-            &[("pgbaton.consistency", "SET pgbaton.consistency TO eventual"), ("pgbaton.min_lsn", "SET pgbaton.min_lsn = '3@0/10'")],
+            &[
+                ("pgbaton.consistency", "SET pgbaton.consistency TO eventual"),
+                ("pgbaton.min_lsn", "SET pgbaton.min_lsn = '3@0/10'"),
+            ],
         );
         assert_eq!(wishes.consistency, Some(Consistency::Eventual));
         assert_eq!(wishes.min_lsn, Some((Some(Timeline(3)), Lsn(16))));

@@ -18,8 +18,8 @@ mod suspects;
 mod words;
 
 pub use pins::PinSet as Pins;
-pub use setting_value::{schemas_of, setting_values};
 pub use quote::{quote_ident, quote_literal};
+pub use setting_value::{schemas_of, setting_values};
 
 /// Why a session must keep its server connection between transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

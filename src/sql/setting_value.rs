@@ -1,7 +1,7 @@
 //! What a statement that was judged to set something sets it to, read back from its text.
 
-use super::lexer::{Lexeme, Lexer, Token};
 use super::Dialect;
+use super::lexer::{Lexeme, Lexer, Token};
 
 /// The values of `SET [SESSION | LOCAL] name {TO | =} value, …` or of `SELECT set_config('name', 'value', …)`. `None` for any
 /// other way to say it (SET TIME ZONE, SET SCHEMA, an escape string).
@@ -23,7 +23,8 @@ pub fn setting_values(text: &[u8]) -> Option<Vec<String>> {
     if !says("set", first) {
         return None;
     }
-    let at = tokens.iter().position(|token| says("to", token) || token.lexeme == Lexeme::Operator && says("=", token))?;
+    let at =
+        tokens.iter().position(|token| says("to", token) || token.lexeme == Lexeme::Operator && says("=", token))?;
     let mut values = Vec::new();
     for (place, token) in tokens[at + 1..].iter().filter(|token| token.lexeme != Lexeme::Semicolon).enumerate() {
         match (place % 2, token.lexeme) {

@@ -1,9 +1,9 @@
 //! A text without its constants, comments and white space: what texts that differ only in those have in common. It is the
 //! key under which a verdict on one of them serves them all.
 
+use super::Dialect;
 use super::lexer::{Lexeme, Lexer, Refused};
 use super::words::Word;
-use super::Dialect;
 
 /// What reading a text for its shape has shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

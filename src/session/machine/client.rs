@@ -172,7 +172,12 @@ impl Machine {
     }
 
     /// Sends what is bound to fail in place of a query that must not run here, whose error will be `problem`.
-    pub(super) fn refuse_query(&mut self, problem: &message::Problem, memory: &mut Memory, to_server: &mut Sink<'_>) -> Taken {
+    pub(super) fn refuse_query(
+        &mut self,
+        problem: &message::Problem,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+    ) -> Taken {
         self.unnamed = None;
         memory.unnamed = 0;
         self.unsynced = false;
@@ -186,9 +191,12 @@ impl Machine {
         self.distrusts_replicas = true;
         let judged = self.judge(text, context);
         let reason = judged.verdict.reasons.first().cloned().unwrap_or_default();
-        message::Problem::new("40001", "this READ ONLY transaction reads from a replica, where the statement cannot run")
-            .detail(reason)
-            .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
+        message::Problem::new(
+            "40001",
+            "this READ ONLY transaction reads from a replica, where the statement cannot run",
+        )
+        .detail(reason)
+        .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
     }
 
     fn message(
@@ -403,7 +411,9 @@ impl Machine {
                 }
             }
         }
-        if has_prefix(text, b"set") && let Some(problem) = self.effect_of(text, context).as_deref().and_then(wrong_setting) {
+        if has_prefix(text, b"set")
+            && let Some(problem) = self.effect_of(text, context).as_deref().and_then(wrong_setting)
+        {
             self.unsynced = true;
             message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
             self.expect(Due::Refused(problem.body().into()));

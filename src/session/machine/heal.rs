@@ -28,7 +28,9 @@ fn is_worth_repeating(sqlstate: &[u8; 5], body: &[u8]) -> bool {
         // It writes after all; what is not possible during recovery; a snapshot or buffer that recovery needed.
         b"25006" | b"0A000" | b"55000" | b"40001" | b"40P01" => true,
         // Cancelled: by the user or a timeout, unless it says otherwise.
-        b"57014" => fields::error_field(body, b'M').is_some_and(|text| memchr::memmem::find(text, b"recovery").is_some()),
+        b"57014" => {
+            fields::error_field(body, b'M').is_some_and(|text| memchr::memmem::find(text, b"recovery").is_some())
+        }
         // What was created or granted just now may not have arrived there.
         b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" | b"42501" | b"26000" | b"XX000" => true,
         // The node is going, or has no room.

@@ -202,7 +202,7 @@ pub(super) fn own_show(text: &[u8]) -> Option<String> {
 }
 
 /// `EXPLAIN ROUTE …`: what is to be explained.
-pub(super) fn explain_route(text: &[u8]) -> Option<&[u8]> {
+pub fn explain_route(text: &[u8]) -> Option<&[u8]> {
     let rest = text.trim_ascii_start();
     if !rest.get(..7)?.eq_ignore_ascii_case(b"explain") || !rest.get(7)?.is_ascii_whitespace() {
         return None;
@@ -214,7 +214,9 @@ pub(super) fn explain_route(text: &[u8]) -> Option<&[u8]> {
 fn begins_with_set(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     // A comment may hide the word.
-    text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set")) || text.starts_with(b"/*") || text.starts_with(b"--")
+    text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"))
+        || text.starts_with(b"/*")
+        || text.starts_with(b"--")
 }
 
 fn why(class: Class) -> Why {
@@ -485,13 +487,7 @@ impl Machine {
         }
     }
 
-    fn demand_of(
-        &self,
-        class: Class,
-        hint: Option<Hint>,
-        verdict: Option<&Verdict>,
-        context: &Context<'_>,
-    ) -> Demand {
+    fn demand_of(&self, class: Class, hint: Option<Hint>, verdict: Option<&Verdict>, context: &Context<'_>) -> Demand {
         let class = self.resolve(class, verdict, context);
         if hint == Some(Hint::Primary) {
             return Demand::Primary(Why::AskedFor);
@@ -533,7 +529,8 @@ impl Machine {
 
     /// Whether a statement may run in the open block where the block is.
     pub(super) fn fits_block(&mut self, text: &[u8], kinds: &[Statement], context: &Context<'_>) -> Fit {
-        let may_move = !self.block.opening.is_empty() && self.is_quiet() && self.status == Tx::Block && !self.done_before;
+        let may_move =
+            !self.block.opening.is_empty() && self.is_quiet() && self.status == Tx::Block && !self.done_before;
         if !self.on_replica {
             // SET TRANSACTION READ ONLY behind a plain BEGIN.
             let leaves = may_move
