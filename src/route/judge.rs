@@ -322,4 +322,4 @@ fn strongest(mut judged: Vec<Judged<'_>>) -> Judged<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

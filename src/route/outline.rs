@@ -128,3 +128,6 @@ fn shortened(mut message: String) -> String {
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

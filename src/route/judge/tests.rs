@@ -14,7 +14,7 @@ fn meaning(schema: &str, arguments: (u16, u16), traits: Traits, why: &str) -> Me
 }
 
 /// A database with a shop in it: `public` is what one expects, `audit` is full of surprises.
-fn names() -> Names {
+pub(in crate::route) fn names() -> Names {
     let mut names = Names { is_read: true, ..Names::default() };
     let mut functions = |schema: &str, traits, why: &str, list: &[(&str, u16, u16)]| {
         for (name, least, most) in list {
@@ -137,7 +137,7 @@ fn names() -> Names {
     names
 }
 
-fn usual() -> Path {
+pub(in crate::route) fn usual() -> Path {
     Path::Schemas(vec!["public".into()])
 }
 
