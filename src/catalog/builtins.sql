@@ -25,4 +25,4 @@ SELECT DISTINCT 'calls', r.ev_class, CASE WHEN hit[1] = 'relid' THEN 'r' ELSE 'f
   JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
        pg_catalog.regexp_matches(r.ev_action::text, ':(funcid|opfuncid|aggfnoid|winfnoid|relid) ([1-9][0-9]*)', 'g') AS hit
- WHERE r.ev_class < 16384 AND n.nspname = 'pg_catalog'
+ WHERE r.ev_class < 16384 AND r.ev_type = '1' AND n.nspname = 'pg_catalog'
