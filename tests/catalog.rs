@@ -1,7 +1,7 @@
 //! A real PostgreSQL, definitions that hide session state in every place they can hide, and the names that must be
 //! found because of them — and no others.
 
-use pgbaton::catalog::{Facts, read_suspects};
+use pgbaton::catalog::{Facts, Overrides, Reader, read_suspects};
 use pgbaton::sql::analysis::analyze;
 use pgbaton::sql::{Dialect, Pin, Suspects};
 use std::sync::Arc;
@@ -355,6 +355,52 @@ async fn facts_follow_ddl_as_soon_as_they_are_marked() {
     assert_eq!(facts.ddl_generation(), generation + 1);
     assert_eq!(count.load(Ordering::SeqCst), 1, "marks that follow each other closely share a connection");
     keeper.abort();
+}
+
+#[tokio::test]
+async fn nothing_is_read_twice_that_has_not_changed() {
+    let server = Server::start();
+    let client = server.client().await;
+    let none = Overrides::default();
+    let mut reader = Reader::default();
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
+    assert!(reader.read(&client, &none).await.unwrap().is_none());
+    client.batch_execute("CREATE TABLE filled AS SELECT 1 AS a FROM generate_series(1, 10000)").await.unwrap();
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
+    client.batch_execute("VACUUM ANALYZE").await.unwrap();
+    client.batch_execute("INSERT INTO filled VALUES (1)").await.unwrap();
+    assert!(reader.read(&client, &none).await.unwrap().is_none(), "statistics are no definitions");
+    for change in [
+        "CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION f VOLATILE",
+        "CREATE OR REPLACE FUNCTION f(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 2'",
+        "ALTER TABLE filled SET UNLOGGED",
+        "CREATE VIEW v AS SELECT 1 AS a",
+        "CREATE OR REPLACE VIEW v AS SELECT f(1) AS a",
+        "CREATE POLICY p ON filled USING (a > 0)",
+        "ALTER POLICY p ON filled USING (f(a) > 0)",
+        "CREATE DOMAIN d AS int",
+        "ALTER DOMAIN d ADD CHECK (f(VALUE) > 0)",
+        "ALTER TABLE filled ADD COLUMN b d",
+        "CREATE OPERATOR @+ (function = f, rightarg = int)",
+        "DROP OPERATOR @+ (NONE, int)",
+        "CREATE TABLE child (c int) INHERITS (filled)",
+        "ALTER TABLE child NO INHERIT filled",
+        "CREATE SCHEMA other; ALTER FUNCTION f SET SCHEMA other",
+        "ALTER SCHEMA other RENAME TO others",
+        "ALTER ROLE ALL SET search_path = everybody",
+        "ALTER ROLE ALL RESET search_path",
+        "CREATE FUNCTION conv(int) RETURNS date IMMUTABLE LANGUAGE sql AS 'SELECT now()::date'",
+        "CREATE CAST (int AS date) WITH FUNCTION conv(int)",
+        "DROP CAST (int AS date)",
+    ] {
+        client.batch_execute(change).await.unwrap();
+        assert!(reader.read(&client, &none).await.unwrap().is_some(), "{change}");
+        assert!(reader.read(&client, &none).await.unwrap().is_none(), "{change}");
+    }
+    let overrides = Overrides { safe: vec!["f".into()], ..none.clone() };
+    assert!(reader.read(&client, &overrides).await.unwrap().is_some());
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
 }
 
 /// Waits until the query answers true.

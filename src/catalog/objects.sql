@@ -35,7 +35,7 @@ SELECT 'operator', o.oid, o.oprname, n.nspname
   FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
  WHERE o.oid >= 16384 AND n.nspname !~ '^pg_temp_';
 
--- Which stored expressions use one of PostgreSQL's own functions or relations that matter (BUILTINS, their numbers).
+-- Which stored expressions use one of PostgreSQL's own functions or relations that matter (the list put in).
 -- PostgreSQL records no dependency on its own objects, so stored expressions (pg_node_tree) are searched; unlike
 -- pg_get_viewdef() this takes no lock. The first letter tells whether reading alone evaluates the expression ('b'), or
 -- only something else does ('p').
@@ -80,9 +80,19 @@ SELECT 'calls', 'b', 'f', a.aggfnoid::oid, 'f', builtin.oid
    AND builtin.oid::oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
  WHERE a.aggfnoid::oid >= 16384;
 
--- A view can lock the rows it reads.
-SELECT 'locks', r.ev_class
+-- A view can lock the rows it reads. And it can ask for a setting that tells a standby from a primary, as a policy can:
+-- constants stand in stored expressions as the numbers of their bytes, in capitals or not.
+SELECT 'cause', r.ev_class, 'locks'
   FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
- WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1' AND r.ev_action::text LIKE '%:hasForUpdate true%';
+ WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1' AND r.ev_action::text LIKE '%:hasForUpdate true%'
+UNION ALL
+SELECT 'cause', tree.oid, setting.name
+  FROM (SELECT r.ev_class, r.ev_action::text
+          FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+         WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1'
+        UNION ALL
+        SELECT polrelid, polqual::text FROM pg_catalog.pg_policy WHERE polcmd IN ('r', '*')) AS tree (oid, text),
+       (VALUES SETTINGS) AS setting (name, pattern)
+ WHERE tree.text ~ setting.pattern;
 
 SELECT 'policies' FROM pg_catalog.pg_policy LIMIT 1

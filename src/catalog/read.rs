@@ -1,7 +1,7 @@
 //! Asking one database: whether anything has changed, and if so what its objects are and who uses whom.
 
 use super::builtins::{Builtins, argument_range};
-use super::functions::Function;
+use super::functions::{Function, PER_NODE_SETTINGS};
 use super::graph::{Flow, Graph, Object, Sort};
 use super::rows::{CatalogError, as_number, boolean, object, oid, readable, rows, text};
 use super::why::Cause;
@@ -79,7 +79,8 @@ impl Reader {
             Some((known, builtins)) if *known == server => builtins.clone(),
             _ => self.builtins.insert((server, Arc::new(Builtins::read(client).await?))).1.clone(),
         };
-        let answer = client.simple_query(&OBJECTS.replace("BUILTINS", &numbers(&builtins, overrides))).await?;
+        let question = OBJECTS.replace("BUILTINS", &numbers(&builtins, overrides)).replace("SETTINGS", &settings());
+        let answer = client.simple_query(&question).await?;
         // Reading bodies is computing: seconds in a database with very many functions.
         let overrides = overrides.clone();
         let first = compute(move || First::read(&answer, builtins, &overrides)).await??;
@@ -127,6 +128,18 @@ fn numbers(builtins: &Builtins, overrides: &Overrides) -> String {
     list
 }
 
+/// The settings to be looked for in stored expressions, with a regular expression for each, as rows of an SQL VALUES.
+fn settings() -> String {
+    let row = |setting: &&str| {
+        let byte = |byte: u8| match byte.to_ascii_uppercase() {
+            capital if capital != byte => format!(" ({byte}|{capital})"),
+            _ => format!(" {byte}"),
+        };
+        format!("('{setting}', '{} ')", setting.bytes().map(byte).collect::<String>())
+    };
+    PER_NODE_SETTINGS.iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// An object of this database that `Names` shows.
 struct Named {
     object: Object,
@@ -162,7 +175,7 @@ impl First {
             must_follow: false,
         };
         let mut calls = Vec::new();
-        let mut locks = Vec::new();
+        let mut causes = Vec::new();
         for row in rows(answer) {
             match text(row, 0)? {
                 "function" => first.functions.push(function(row)?),
@@ -171,15 +184,21 @@ impl First {
                 "type" => first.named(Sort::Type, row)?,
                 "operator" => first.named(Sort::Operator, row)?,
                 "calls" => calls.push((flow(row, 1)?, object(row, 2)?, object(row, 4)?)),
-                "locks" => locks.push((Sort::Relation, oid(row, 1)?)),
+                "cause" => {
+                    let setting =
+                        PER_NODE_SETTINGS.iter().find(|setting| text(row, 2).is_ok_and(|name| name == **setting));
+                    let cause = setting.map_or(Cause::Locks, |setting| Cause::Setting(setting));
+                    causes.push(((Sort::Relation, oid(row, 1)?), cause));
+                }
                 "policies" => first.must_follow = true,
                 _ => return Err(UNKNOWN_ROW),
             }
         }
         let labels: HashMap<_, _> = first.named.iter().map(|named| (named.object, named)).collect();
-        for view in locks {
-            let label = || labels.get(&view).map(|view| format!("{}.{}", view.schema, view.name)).unwrap_or_default();
-            first.graph.traits.add_cause(view, label, Cause::Locks);
+        for (object, cause) in causes {
+            let label =
+                || labels.get(&object).map(|found| format!("{}.{}", found.schema, found.name)).unwrap_or_default();
+            first.graph.traits.add_cause(object, label, cause);
         }
         drop(labels);
         first.add_builtins(overrides, calls);
