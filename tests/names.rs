@@ -295,10 +295,9 @@ const STORIES: &[(&str, &str, &str)] = &[
     ),
     (
         "casts of a type of one's own",
-        "CREATE TYPE c AS (x int); CREATE FUNCTION conv(c) RETURNS int LANGUAGE sql AS 'SELECT 1';
-         CREATE CAST (c AS int) WITH FUNCTION conv(c); CREATE TABLE t (a c)",
-        "type c = W calls public.conv(c), which is VOLATILE
-         t = W reaches public.conv(c), which is VOLATILE
+        "CREATE TYPE c AS (x int); CREATE FUNCTION conv(c) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE CAST (c AS int) WITH FUNCTION conv(c); CREATE TABLE t (a c)",
+        "type c = W calls public.conv(public.c), which is VOLATILE
+         t = W reaches public.conv(public.c), which is VOLATILE
          anything = -",
     ),
     (
@@ -371,6 +370,9 @@ async fn what_postgresql_brings() {
         current_setting(a) = -
         count() = -
         count(a) = -
+        mode() = -
+        percentile_cont(a) = -
+        rank(a,b) = -
         row_number() = -
         concat(a,b,c,d) = -
         format(a) = -
@@ -581,14 +583,19 @@ async fn search_paths_are_those_a_session_starts_with() {
     assert_eq!(found.default_path.as_deref(), Some("here"));
     assert!(!found.role_paths.contains_key("postgres"));
 
+    // One who has been there for longer than the setting does not know what it was before.
+    run(&client, "ALTER ROLE ALL RESET search_path").await;
+    let old = server.connect().await.unwrap();
+    assert_eq!(names(&old).await.default_path.as_deref(), Some("here"));
+    run(&client, "ALTER DATABASE postgres RESET search_path").await;
+    assert_eq!(names(&old).await.default_path, None);
+
     // A connection that said something at its start cannot know what the configuration says.
-    run(&client, "ALTER DATABASE postgres RESET search_path; ALTER ROLE ALL RESET search_path").await;
     let mut config = tokio_postgres::Config::new();
     config.host_path(server.dir()).port(5432).user("postgres").dbname("postgres").options("-c search_path=pg_catalog");
     let (other, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     assert_eq!(names(&other).await.default_path, None);
-    run(&client, "SET search_path = pg_catalog").await;
     assert_eq!(names(&server.connect().await.unwrap()).await.default_path.as_deref(), Some("filed"));
 }
 
@@ -661,4 +668,33 @@ async fn facts_show_names_and_count_their_changes() {
     facts.set_overrides(Overrides { safe: vec!["public.f".into()], ..Overrides::default() });
     assert!(!facts.is_dirty(), "nothing new");
     keeper.abort();
+}
+
+/// Whoever may connect may ask, and what a path leads to cannot mislead.
+#[tokio::test]
+async fn any_role_is_told_the_same() {
+    let server = Server::start();
+    let client = server.client().await;
+    run(&client, FUNCTIONS).await;
+    let expected = names(&client).await;
+    run(
+        &client,
+        "CREATE ROLE nobody LOGIN; CREATE SCHEMA trap;
+         CREATE FUNCTION trap.never(text, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT false';
+         CREATE FUNCTION trap.never(name, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR trap.= (function = trap.never, leftarg = text, rightarg = text);
+         CREATE OPERATOR trap.= (function = trap.never, leftarg = name, rightarg = text);
+         ALTER DATABASE postgres SET search_path = trap, pg_catalog; GRANT USAGE ON SCHEMA trap TO PUBLIC",
+    )
+    .await;
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(server.dir()).port(5432).user("nobody").dbname("postgres");
+    let (nobody, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let mut found = names(&nobody).await;
+    assert_eq!(found.default_path.take().as_deref(), Some("trap, pg_catalog"));
+    found.default_path = expected.default_path.clone();
+    found.functions.remove("never");
+    found.operators.get_mut("=").unwrap().retain(|meaning| *meaning.schema != *"trap");
+    assert!(found == expected);
 }

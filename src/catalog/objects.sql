@@ -1,5 +1,7 @@
 -- First question: what the functions, relations, types and operators of this database are, as far as they did not come
 -- with PostgreSQL (below 16384).
+SET LOCAL search_path = pg_catalog;
+
 SELECT 'function', p.oid, p.proname, n.nspname, l.lanname,
        coalesce((SELECT e.extname
                    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
@@ -11,12 +13,15 @@ SELECT 'function', p.oid, p.proname, n.nspname, l.lanname,
             ELSE '' END,
        l.lanname = 'sql' AND p.prosrc = '',
        EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) setting WHERE setting ~ '^search_path="?pg_temp'),
-       p.prokind, p.provolatile, p.pronargs, p.pronargdefaults, p.provariadic <> 0,
+       p.prokind, p.provolatile, p.pronargs,
+       -- What stands behind WITHIN GROUP is not among the arguments of a call.
+       CASE WHEN g.aggkind <> 'n' THEN p.pronargs - g.aggnumdirectargs ELSE p.pronargdefaults END, p.provariadic <> 0,
        2281 = ANY (p.proargtypes) OR p.prorettype = 2281,
        pg_catalog.array_to_string(p.proargtypes::pg_catalog.regtype[], ', ')
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  LEFT JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = p.oid
  WHERE p.oid >= 16384 AND n.nspname !~ '^pg_temp_';
 
 SELECT 'event trigger', t.evtfoid FROM pg_catalog.pg_event_trigger t WHERE t.evtenabled <> 'D';
@@ -95,4 +100,5 @@ SELECT 'cause', tree.oid, setting.name
        (VALUES SETTINGS) AS setting (name, pattern)
  WHERE tree.text ~ setting.pattern;
 
-SELECT 'policies' FROM pg_catalog.pg_policy LIMIT 1
+-- What may use others without being any of these.
+(SELECT 'follow' FROM pg_catalog.pg_policy LIMIT 1) UNION ALL (SELECT 'follow' FROM pg_catalog.pg_cast WHERE oid >= 16384 LIMIT 1)

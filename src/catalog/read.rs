@@ -17,6 +17,9 @@ const OBJECTS: &str = include_str!("objects.sql");
 /// All `part` rows of its answer come before the `depends` rows.
 const DEPENDENCIES: &str = include_str!("dependencies.sql");
 
+/// Where a setting has its value from that all sessions have, as `pg_settings.source` says it.
+const CONFIGURATION: &[&str] = &["default", "environment variable", "configuration file", "command line"];
+
 const UNKNOWN_ROW: CatalogError = CatalogError::Answer("an unknown kind of row");
 
 /// What the configuration says of functions. A name is `schema.function`, or `function` for those in any schema.
@@ -67,14 +70,14 @@ impl Reader {
         overrides: &Overrides,
     ) -> Result<Option<(Suspects, Names)>, CatalogError> {
         let look = client.simple_query(LOOK).await?;
-        let seen: Vec<String> = rows(&look).map(|row| joined(row)).collect();
+        let seen: Vec<String> = rows(&look).map(joined).collect();
         let now = (seen, overrides.clone());
         if self.last.as_ref() == Some(&now) {
             return Ok(None);
         }
         // A reading that fails must be done again.
         self.last = None;
-        let server = now.0.first().cloned().unwrap_or_default();
+        let server = now.0.iter().find(|row| row.starts_with("server")).cloned().unwrap_or_default();
         let builtins = match &self.builtins {
             Some((known, builtins)) if *known == server => builtins.clone(),
             _ => self.builtins.insert((server, Arc::new(Builtins::read(client).await?))).1.clone(),
@@ -190,7 +193,7 @@ impl First {
                     let cause = setting.map_or(Cause::Locks, |setting| Cause::Setting(setting));
                     causes.push(((Sort::Relation, oid(row, 1)?), cause));
                 }
-                "policies" => first.must_follow = true,
+                "follow" => first.must_follow = true,
                 _ => return Err(UNKNOWN_ROW),
             }
         }
@@ -396,12 +399,9 @@ impl First {
         names.why_anything = why.into();
         for row in rows(look) {
             match text(row, 0)? {
-                "path" => names.default_path = Some(text(row, 2)?.into()),
-                // Later rows are stronger. What the session would start with is stronger still, if it is known at all:
-                // it has these in it.
-                "setting" if oid(row, 1)? == 0 => {
-                    names.default_path = Some(text(row, 3)?.into());
-                }
+                "path" if CONFIGURATION.contains(&text(row, 2)?) => names.default_path = Some(text(row, 3)?.into()),
+                // Later rows are stronger.
+                "setting" if oid(row, 1)? == 0 => names.default_path = Some(text(row, 3)?.into()),
                 "setting" => {
                     if let Some(role) = readable(row, 2) {
                         names.role_paths.insert(role.into(), text(row, 3)?.into());
