@@ -44,6 +44,8 @@ struct Played<'a> {
     first_marker: usize,
     direct: Vec<Vec<Exchange>>,
     proxied: Vec<Vec<Exchange>>,
+    /// What a replica itself says to a case of which it may run everything: whether the corpus is right about that.
+    replica: Option<Vec<Vec<Exchange>>>,
     broken: Option<String>,
 }
 
@@ -204,7 +206,9 @@ fn play_all<'a>(cluster: &Cluster, proxy: &Proxy, themes: &'a [Theme]) -> Vec<Pl
     order.sort_by_key(|at| std::cmp::Reverse(themes[*at].cases.len()));
     let next = AtomicUsize::new(0);
     let all = Mutex::new(Vec::new());
-    let direct_port = cluster.primary().unwrap().port();
+    let primary = cluster.primary().unwrap();
+    let replica = cluster.nodes().iter().find(|node| node.id != primary.id).unwrap();
+    let ports = Ports { primary: primary.port(), replica: replica.port(), proxy: proxy.port };
     std::thread::scope(|scope| {
         for _ in 0..PLAYERS {
             scope.spawn(|| {
@@ -212,7 +216,7 @@ fn play_all<'a>(cluster: &Cluster, proxy: &Proxy, themes: &'a [Theme]) -> Vec<Pl
                 while let Some(theme) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     for case in &themes[*theme].cases {
                         for protocol in &case.protocols {
-                            let played = play_one(*theme, case, *protocol, direct_port, proxy.port, &mut settle);
+                            let played = play_one(*theme, case, *protocol, &ports, &mut settle);
                             all.lock().unwrap().push(played);
                         }
                     }
@@ -225,14 +229,13 @@ fn play_all<'a>(cluster: &Cluster, proxy: &Proxy, themes: &'a [Theme]) -> Vec<Pl
     all
 }
 
-fn play_one<'a>(
-    theme: usize,
-    case: &'a Case,
-    protocol: Protocol,
-    direct_port: u16,
-    proxy_port: u16,
-    settle: &mut Settle,
-) -> Played<'a> {
+struct Ports {
+    primary: u16,
+    replica: u16,
+    proxy: u16,
+}
+
+fn play_one<'a>(theme: usize, case: &'a Case, protocol: Protocol, ports: &Ports, settle: &mut Settle) -> Played<'a> {
     let first_marker = next_markers(case.steps.len());
     let login = |port, database: &str| Login {
         port,
@@ -248,15 +251,17 @@ fn play_one<'a>(
         let stage = Stage { login, marker: &marker, settle: &mut || settle.wait(), number: first_marker };
         play::play(case, protocol, stage)
     };
-    let direct = play('d', login(direct_port, TWIN));
-    let proxied = play('p', login(proxy_port, DATABASE));
-    let broken = match (&direct, &proxied) {
-        (Err(error), _) => Some(format!("the direct connection broke: {error}")),
-        (_, Err(error)) => Some(format!("the connection to pgbaton broke: {error}")),
+    let direct = play('d', login(ports.primary, TWIN));
+    let proxied = play('p', login(ports.proxy, DATABASE));
+    let is_all_for_replicas = case.steps.iter().all(|step| step.target == Target::Replica && !step.own);
+    let replica = is_all_for_replicas.then(|| play('d', login(ports.replica, TWIN))).transpose();
+    let broken = match (&direct, &proxied, &replica) {
+        (Err(error), ..) | (_, _, Err(error)) => Some(format!("the direct connection broke: {error}")),
+        (_, Err(error), _) => Some(format!("the connection to pgbaton broke: {error}")),
         _ => None,
     };
     let (direct, proxied) = (direct.unwrap_or_default(), proxied.unwrap_or_default());
-    Played { theme, case, protocol, first_marker, direct, proxied, broken }
+    Played { theme, case, protocol, first_marker, direct, proxied, replica: replica.unwrap_or_default(), broken }
 }
 
 // --- judging ----------------------------------------------------------------------------------------------------------
@@ -323,6 +328,12 @@ fn judge(played: &Played, whereabouts: &Whereabouts, primary: &str, count: &mut 
             count.other += 1;
             complain("CORPUS", format!(": a direct connection gives {given:?}\n{}", listing(direct)));
         }
+        if let Some(replica) = &played.replica
+            && let Some(difference) = difference(direct, &as_primary(&replica[at]))
+        {
+            count.other += 1;
+            complain("CORPUS", format!(": a replica does not give the same\n{difference}"));
+        }
         if is_checked && let Some(difference) = difference(direct, proxied) {
             count.unequal += 1;
             complain("UNEQUAL", format!(" ran on {nodes:?}\n{difference}"));
@@ -363,6 +374,15 @@ fn difference(direct: &[Exchange], proxied: &[Exchange]) -> Option<String> {
         }
     }
     (direct.len() != proxied.len()).then(|| "    one has more answers".to_owned())
+}
+
+/// A replica that is asked directly says that it is one, which is no difference here.
+fn as_primary(exchanges: &[Exchange]) -> Vec<Exchange> {
+    let mut exchanges = exchanges.to_vec();
+    for exchange in &mut exchanges {
+        exchange.parameters.insert("in_hot_standby".into(), "off".into());
+    }
+    exchanges
 }
 
 fn listing(exchanges: &[Exchange]) -> String {
