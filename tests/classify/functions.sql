@@ -148,6 +148,6 @@ SELECT reverse('abc') --> primary
 SELECT f_reads(1) --> primary
 
 --- what a function sets stays with the session | both
-SELECT f_sets('kept {n}') --> primary
+SELECT f_sets('kept {#}') --> primary
 SELECT current_setting('my.f') --> any
 SHOW my.f --> any

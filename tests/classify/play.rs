@@ -25,7 +25,7 @@ pub struct Stage<'a> {
     pub marker: &'a dyn Fn(usize) -> String,
     /// Called before a step that wants replicas to have everything.
     pub settle: &'a mut dyn FnMut(),
-    /// Stands for `{n}` in texts: names nobody else has.
+    /// Stands for `{#}` in texts: names nobody else has.
     pub number: usize,
 }
 
@@ -86,7 +86,7 @@ pub fn play(case: &Case, protocol: Protocol, stage: Stage) -> io::Result<Vec<Vec
 }
 
 fn marked(step: &Step, marker: &str, number: usize) -> String {
-    let text = step.text.replace("{n}", &number.to_string());
+    let text = step.text.replace("{#}", &number.to_string());
     // A line comment would swallow it, which is fine for the log, but the text would be another one.
     let is_commented = text.lines().next_back().is_some_and(|line| line.contains("--"));
     format!("{text}{}{marker}", if is_commented { '\n' } else { ' ' })

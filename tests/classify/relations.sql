@@ -105,12 +105,12 @@ SELECT lo_creat(-1) > 0 --> primary
 SELECT lo_get(4242424) --> any error 42704
 
 --- a large object in one transaction
-SELECT lo_create(770000 + {n}) --> primary
+SELECT lo_create(770000 + {#}) --> primary
 BEGIN --> any
-SELECT lo_open(770000 + {n}, 393216) --> primary
+SELECT lo_open(770000 + {#}, 393216) --> primary
 SELECT lowrite(0, 'abc') --> primary
 SELECT lo_lseek(0, 0, 0) --> primary
 SELECT loread(0, 2) --> primary
 COMMIT --> primary
-SELECT lo_get(770000 + {n}) --> fresh
-SELECT lo_unlink(770000 + {n}) --> primary
+SELECT lo_get(770000 + {#}) --> fresh
+SELECT lo_unlink(770000 + {#}) --> primary

@@ -50,14 +50,14 @@ SELECT * FROM (WITH d AS (DELETE FROM w3 RETURNING id) SELECT id FROM d) q --> p
 WITH "delete" AS (SELECT 'delete from w' AS "update") SELECT "update" FROM "delete" --> replica
 
 --- SELECT INTO and CREATE TABLE AS | each
-SELECT 1 AS a INTO into_{n} --> primary
+SELECT 1 AS a INTO into_{#} --> primary
 SELECT id INTO TEMP into_temp FROM w WHERE id < 3 --> primary
-SELECT id INTO UNLOGGED into_unlogged_{n} FROM w --> primary
-SELECT id INTO TABLE into_table_{n} FROM w WHERE false UNION SELECT 1 --> primary
-WITH a AS (SELECT 1 AS x) SELECT x INTO into_with_{n} FROM a --> primary
-CREATE TABLE as_{n} AS SELECT 1 AS a --> primary
-CREATE TABLE IF NOT EXISTS as_{n} AS VALUES (1) WITH NO DATA --> primary
-CREATE MATERIALIZED VIEW mat_{n} AS SELECT 1 AS a --> primary
+SELECT id INTO UNLOGGED into_unlogged_{#} FROM w --> primary
+SELECT id INTO TABLE into_table_{#} FROM w WHERE false UNION SELECT 1 --> primary
+WITH a AS (SELECT 1 AS x) SELECT x INTO into_with_{#} FROM a --> primary
+CREATE TABLE as_{#} AS SELECT 1 AS a --> primary
+CREATE TABLE IF NOT EXISTS as_{#} AS VALUES (1) WITH NO DATA --> primary
+CREATE MATERIALIZED VIEW mat_{#} AS SELECT 1 AS a --> primary
 SELECT 'into' AS "into", id FROM w WHERE id = 1 --> replica settled
 
 --- locking rows | each | all
@@ -89,15 +89,15 @@ UPDATE w SET nothing = 1 --> primary error 42703
 DELETE FROM w WHERE 1 / 0 = 1 --> primary error 22012
 
 --- a session reads what it wrote | both
-INSERT INTO w3 VALUES (1000 + {n}, 'mine') --> primary
-SELECT t FROM w3 WHERE id = 1000 + {n} --> fresh
-UPDATE w3 SET t = 'changed' WHERE id = 1000 + {n} --> primary
-SELECT t FROM w3 WHERE id = 1000 + {n} --> fresh
-DELETE FROM w3 WHERE id = 1000 + {n} --> primary
-SELECT count(*) FROM w3 WHERE id = 1000 + {n} --> fresh
+INSERT INTO w3 VALUES (1000 + {#}, 'mine') --> primary
+SELECT t FROM w3 WHERE id = 1000 + {#} --> fresh
+UPDATE w3 SET t = 'changed' WHERE id = 1000 + {#} --> primary
+SELECT t FROM w3 WHERE id = 1000 + {#} --> fresh
+DELETE FROM w3 WHERE id = 1000 + {#} --> primary
+SELECT count(*) FROM w3 WHERE id = 1000 + {#} --> fresh
 BEGIN --> any
-INSERT INTO w3 VALUES (2000 + {n}, 'block') --> primary
+INSERT INTO w3 VALUES (2000 + {#}, 'block') --> primary
 COMMIT --> primary
-SELECT t FROM w3 WHERE id = 2000 + {n} --> fresh
-CALL w_proc('fresh {n}') --> primary
-SELECT t FROM w_log WHERE t = 'fresh {n}' --> fresh
+SELECT t FROM w3 WHERE id = 2000 + {#} --> fresh
+CALL w_proc('fresh {#}') --> primary
+SELECT t FROM w_log WHERE t = 'fresh {#}' --> fresh
