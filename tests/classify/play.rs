@@ -25,7 +25,7 @@ pub struct Stage<'a> {
     pub marker: &'a dyn Fn(usize) -> String,
     /// Called before a step that wants replicas to have everything.
     pub settle: &'a mut dyn FnMut(),
-    /// Stands for `{#}` in texts: names nobody else has.
+    /// Stands for `{#}` in texts: names nobody else has. `{db}` is the database.
     pub number: usize,
 }
 
@@ -49,7 +49,7 @@ pub fn play(case: &Case, protocol: Protocol, stage: Stage) -> io::Result<Vec<Vec
             sessions.insert(step.session, Session { wire, parameters });
         }
         let session = sessions.get_mut(&step.session).expect("opened above");
-        let text = marked(step, &(stage.marker)(at), stage.number);
+        let text = marked(step, &(stage.marker)(at), &stage);
         let text = match case.is_latin1 {
             true => text.chars().map(|c| u8::try_from(c as u32).expect("a character of LATIN1")).collect(),
             false => text.into_bytes(),
@@ -85,8 +85,8 @@ pub fn play(case: &Case, protocol: Protocol, stage: Stage) -> io::Result<Vec<Vec
     Ok(all)
 }
 
-fn marked(step: &Step, marker: &str, number: usize) -> String {
-    let text = step.text.replace("{#}", &number.to_string());
+fn marked(step: &Step, marker: &str, stage: &Stage) -> String {
+    let text = step.text.replace("{#}", &stage.number.to_string()).replace("{db}", &stage.login.database);
     // A line comment would swallow it, which is fine for the log, but the text would be another one.
     let is_commented = text.lines().next_back().is_some_and(|line| line.contains("--"));
     format!("{text}{}{marker}", if is_commented { '\n' } else { ' ' })
