@@ -368,8 +368,10 @@ fn difference(direct: &[Exchange], proxied: &[Exchange]) -> Option<String> {
             return Some(format!("    direct:\n      {}\n    pgbaton:\n      {}", rest(&theirs), rest(&ours)));
         }
         if direct.parameters != proxied.parameters {
-            let differing = direct.parameters.iter().filter(|(name, value)| proxied.parameters.get(*name) != Some(value));
-            let differing: Vec<_> = differing.map(|(name, value)| (name, value, proxied.parameters.get(name))).collect();
+            let differing =
+                direct.parameters.iter().filter(|(name, value)| proxied.parameters.get(*name) != Some(value));
+            let differing: Vec<_> =
+                differing.map(|(name, value)| (name, value, proxied.parameters.get(name))).collect();
             return Some(format!("    reported parameters (name, direct, pgbaton): {differing:?}"));
         }
     }
