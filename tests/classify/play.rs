@@ -43,12 +43,7 @@ pub fn play(case: &Case, protocol: Protocol, stage: Stage) -> io::Result<Vec<Vec
         if step.settled {
             (stage.settle)();
         }
-        if !sessions.contains_key(&step.session) {
-            let wire = stage.login.connect();
-            let parameters = wire.parameters.clone();
-            sessions.insert(step.session, Session { wire, parameters });
-        }
-        let session = sessions.get_mut(&step.session).expect("opened above");
+        let session = sessions.entry(step.session).or_insert_with(|| Session::open(&stage.login));
         let text = marked(step, &(stage.marker)(at), &stage);
         let text = match case.is_latin1 {
             true => text.chars().map(|c| u8::try_from(c as u32).expect("a character of LATIN1")).collect(),
@@ -97,6 +92,12 @@ fn parse(batch: Batch, name: &str, text: &[u8]) -> Batch {
 }
 
 impl Session {
+    fn open(login: &Login) -> Session {
+        let wire = login.connect();
+        let parameters = wire.parameters.clone();
+        Session { wire, parameters }
+    }
+
     fn exchange(&mut self, batch: Batch, step: &Step, is_extended: bool) -> io::Result<Exchange> {
         self.wire.send(&batch.0)?;
         let mut exchange = Exchange::default();

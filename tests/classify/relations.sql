@@ -14,6 +14,20 @@ CREATE TABLE r_child (CHECK (id > 0)) INHERITS (r_parent);
 CREATE UNLOGGED TABLE r_child_unlogged () INHERITS (r_parent);
 CREATE TABLE r_durable_parent (id int);
 CREATE TABLE r_durable_child () INHERITS (r_durable_parent);
+# A wrapper without a handler: reading is refused, but only where the table is looked at.
+CREATE FOREIGN DATA WRAPPER r_wrapper;
+CREATE SERVER r_server FOREIGN DATA WRAPPER r_wrapper;
+CREATE FOREIGN TABLE r_foreign (id int) SERVER r_server;
+CREATE VIEW r_foreign_view AS SELECT id FROM r_foreign;
+CREATE FUNCTION r_foreign_count() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM r_foreign';
+
+--- foreign tables | each | both
+SELECT * FROM r_foreign --> primary error 55000
+SELECT id FROM r_foreign_view --> primary error 55000
+SELECT r_foreign_count() --> primary error 55000
+SELECT 1 FROM r_data LEFT JOIN r_foreign USING (id) --> primary error 55000
+INSERT INTO r_foreign VALUES (1) --> primary error 55000
+SELECT ftserver FROM pg_foreign_table WHERE ftrelid = 'r_foreign'::regclass AND false --> replica
 
 --- unlogged tables | each | all
 SELECT * FROM r_unlogged --> primary
