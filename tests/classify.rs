@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use corpus::{Case, Protocol, Target, Theme};
 use pgbaton::demo::{Cluster, DATABASE, PASSWORD, USER};
 use play::{Exchange, Stage};
-use support::{Proxy, ProxySettings};
+use support::{Proxy, ProxySettings, wait_until};
 use whereabouts::Whereabouts;
 use wire::{Login, Wire};
 
@@ -70,8 +70,8 @@ fn every_statement_runs_where_it_may_and_nobody_can_tell() {
     set_up(&cluster, &themes);
     let proxy = Proxy::start(&cluster, &settings(&cluster));
     let begun = Instant::now();
-    let is_split = wait_for_a_read_on_a_replica(&cluster, &proxy);
-    println!("{} until a read reached a replica: {:.1} s", if is_split { "time" } else { "NOT" }, seconds(begun));
+    Settle::new(&cluster, proxy.port).wait_for_reads();
+    println!("a read reached a replica after {:.1} s", seconds(begun));
 
     let begun = Instant::now();
     let played = play_all(&cluster, &proxy, &themes);
@@ -132,7 +132,6 @@ fn set_up(cluster: &Cluster, themes: &[Theme]) {
     }
     run("VACUUM ANALYZE", "statistics");
     primary.sql_in("postgres", &format!("CREATE DATABASE {TWIN} TEMPLATE {DATABASE}")).unwrap();
-    // Settings of a database are not in its template.
     cluster.wait_for_replicas().unwrap();
 }
 
@@ -148,58 +147,62 @@ fn settings(cluster: &Cluster) -> ProxySettings {
     }
 }
 
-/// The proxy has to look at nodes and catalogs before it sends anything to a replica.
-fn wait_for_a_read_on_a_replica(cluster: &Cluster, proxy: &Proxy) -> bool {
-    let mut wire = Login::to(proxy.port).connect();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let primary = cluster.primary().unwrap().id.clone();
-    while Instant::now() < deadline {
-        let number = next_markers(1);
-        wire.run(&format!("SELECT 1 {}", whereabouts::marker('p', number)));
-        let found = whereabouts::read(cluster, &[number].into(), Duration::from_secs(5));
-        if found[&number].iter().any(|node| *node != primary) {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    false
-}
-
 fn next_markers(count: usize) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     NEXT.fetch_add(count, Ordering::Relaxed)
 }
 
-/// Waits until both replicas have replayed all commits so far.
+/// Waits until a read may go to a replica and see everything written so far.
 struct Settle {
     primary: Wire,
     replicas: Vec<Wire>,
+    proxy: Wire,
 }
 
 impl Settle {
-    fn new(cluster: &Cluster) -> Settle {
+    fn new(cluster: &Cluster, proxy_port: u16) -> Settle {
         let primary = cluster.primary().unwrap();
         let wire = |port| Login::to(port).database("postgres").connect();
         let replicas = cluster.nodes().iter().filter(|node| node.id != primary.id);
-        Settle { primary: wire(primary.port()), replicas: replicas.map(|node| wire(node.port())).collect() }
+        Settle {
+            primary: wire(primary.port()),
+            replicas: replicas.map(|node| wire(node.port())).collect(),
+            proxy: Login::to(proxy_port).connect(),
+        }
     }
 
-    fn wait(&mut self) {
+    /// Both replicas have replayed all commits so far.
+    fn wait_for_replay(&mut self) {
         let position = self.primary.value("SELECT pg_current_wal_flush_lsn()");
         for replica in &mut self.replicas {
             let question = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'");
-            let deadline = Instant::now() + support::DEADLINE;
-            while replica.value(&question) != "t" {
-                assert!(Instant::now() < deadline, "a replica does not reach {position}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_until(support::DEADLINE, "a replica replays what was written", || replica.value(&question) == "t");
         }
+    }
+
+    /// pgbaton sends reads to replicas: it has seen them, and read the catalog after the last change of it.
+    fn wait_for_reads(&mut self) {
+        self.wait_for_replay();
+        wait_until(support::DEADLINE, "pgbaton reads from replicas", || {
+            let probe = format!("SELECT 1 /* probe {} */", next_markers(1));
+            self.proxy.run(&probe);
+            let question = format!("SELECT count(*) FROM pg_stat_activity WHERE query = '{probe}'");
+            self.replicas.iter_mut().any(|replica| replica.value(&question) != "0")
+        });
+    }
+
+    /// And it knows that replicas have everything up to now: this session has seen the primary, and reads from a replica.
+    fn wait_for_knowledge(&mut self) {
+        self.proxy.run("/* pgbaton: primary */ SELECT 2");
+        self.wait_for_reads();
     }
 }
 
 // --- playing ----------------------------------------------------------------------------------------------------------
 
 /// Cases of a theme one after the other, as they may write; themes beside each other, as they have objects of their own.
+/// After a change of the catalog pgbaton reads it anew, and sends everybody's reads to the primary until it has; so the
+/// cases that make such changes come after the others, and alone.
 fn play_all<'a>(cluster: &Cluster, proxy: &Proxy, themes: &'a [Theme]) -> Vec<Played<'a>> {
     // The longest first, so that none of them is alone at the end.
     let mut order: Vec<usize> = (0..themes.len()).collect();
@@ -209,21 +212,28 @@ fn play_all<'a>(cluster: &Cluster, proxy: &Proxy, themes: &'a [Theme]) -> Vec<Pl
     let primary = cluster.primary().unwrap();
     let replica = cluster.nodes().iter().find(|node| node.id != primary.id).unwrap();
     let ports = Ports { primary: primary.port(), replica: replica.port(), proxy: proxy.port };
+    let play = |theme: usize, changes_catalog: bool, settle: &mut Settle| {
+        for case in themes[theme].cases.iter().filter(|case| case.changes_catalog() == changes_catalog) {
+            for protocol in &case.protocols {
+                let played = play_one(theme, case, *protocol, &ports, settle);
+                all.lock().unwrap().push(played);
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..PLAYERS {
             scope.spawn(|| {
-                let mut settle = Settle::new(cluster);
+                let mut settle = Settle::new(cluster, ports.proxy);
                 while let Some(theme) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    for case in &themes[*theme].cases {
-                        for protocol in &case.protocols {
-                            let played = play_one(*theme, case, *protocol, &ports, &mut settle);
-                            all.lock().unwrap().push(played);
-                        }
-                    }
+                    play(*theme, false, &mut settle);
                 }
             });
         }
     });
+    let mut settle = Settle::new(cluster, ports.proxy);
+    for theme in 0..themes.len() {
+        play(theme, true, &mut settle);
+    }
     let mut all = all.into_inner().unwrap();
     all.sort_by_key(|played: &Played| (played.theme, played.case.line));
     all
@@ -246,9 +256,12 @@ fn play_one<'a>(theme: usize, case: &'a Case, protocol: Protocol, ports: &Ports,
     };
     let mut play = |kind, login| {
         // What cases before this one wrote is on the replicas, so that its reads may go there.
-        settle.wait();
+        match kind {
+            'p' => settle.wait_for_reads(),
+            _ => settle.wait_for_replay(),
+        }
         let marker = |at| whereabouts::marker(kind, first_marker + at);
-        let stage = Stage { login, marker: &marker, settle: &mut || settle.wait(), number: first_marker };
+        let stage = Stage { login, marker: &marker, settle: &mut || settle.wait_for_knowledge(), number: first_marker };
         play::play(case, protocol, stage)
     };
     let direct = play('d', login(ports.primary, TWIN));

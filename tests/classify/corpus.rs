@@ -80,6 +80,29 @@ enum Grouping {
     Reads,
 }
 
+impl Case {
+    /// Whether it makes, changes or drops objects, as far as its words say.
+    pub fn changes_catalog(&self) -> bool {
+        const WORDS: [&str; 14] = [
+            "CREATE ",
+            "ALTER ",
+            "DROP ",
+            "COMMENT ON ",
+            "GRANT ",
+            "REVOKE ",
+            " INTO ",
+            "TRUNCATE ",
+            "VACUUM ",
+            "ANALYZE ",
+            "REINDEX ",
+            "CLUSTER ",
+            "REFRESH ",
+            "DISCARD ",
+        ];
+        self.steps.iter().any(|step| WORDS.iter().any(|word| step.text.contains(word)))
+    }
+}
+
 pub fn read_all(directory: &Path) -> Vec<Theme> {
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "sql"));

@@ -54,7 +54,7 @@ COPY (SELECT e_write_stable('copy')) TO STDOUT --> primary
 COPY (SELECT * FROM e_view) TO STDOUT --> primary
 COPY (SELECT id FROM e_data WHERE id = 1 FOR UPDATE) TO STDOUT --> primary
 COPY (SELECT 1) TO PROGRAM 'cat > /dev/null' --> primary
-COPY e_data TO PROGRAM 'true' --> primary
+COPY e_data TO PROGRAM 'cat > /dev/null' --> primary
 COPY (SELECT 1) TO '/nonexistent/file' --> primary error 58P01
 COPY e_in TO '/nonexistent/file' --> primary error 58P01
 COPY nothing TO STDOUT --> any error 42P01

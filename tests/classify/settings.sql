@@ -150,7 +150,7 @@ SHOW server_version --> any
 SHOW transaction_isolation --> any
 SHOW SESSION AUTHORIZATION --> any
 SELECT current_setting('TimeZone') --> replica
-SELECT current_setting('search_path'), current_setting('server_version_num')::int > 0 --> replica
+SELECT current_setting('search_path'), current_setting('server_version_num')::int > 0 --> any
 SELECT current_setting('is_superuser') --> any
 SELECT count(*) > 100 FROM pg_settings --> any
 
