@@ -142,7 +142,8 @@ fn settings(cluster: &Cluster) -> ProxySettings {
     support::set_mode(&file, 0o600);
     ProxySettings {
         auth: format!("method = \"file\"\nusers_file = \"{}\"", file.display()),
-        sections: "[[auth.rules]]\nmethod = \"trust\"".into(),
+        // It soon knows how far replicas are, so that nobody waits for long.
+        sections: "[failover]\nprobe_interval = \"50ms\"\n[[auth.rules]]\nmethod = \"trust\"".into(),
         ..Default::default()
     }
 }
@@ -261,7 +262,11 @@ fn play_one<'a>(theme: usize, case: &'a Case, protocol: Protocol, ports: &Ports,
             _ => settle.wait_for_replay(),
         }
         let marker = |at| whereabouts::marker(kind, first_marker + at);
-        let stage = Stage { login, marker: &marker, settle: &mut || settle.wait_for_knowledge(), number: first_marker };
+        let mut settled = || match kind {
+            'p' => settle.wait_for_knowledge(),
+            _ => settle.wait_for_replay(),
+        };
+        let stage = Stage { login, marker: &marker, settle: &mut settled, number: first_marker };
         play::play(case, protocol, stage)
     };
     let direct = play('d', login(ports.primary, TWIN));
