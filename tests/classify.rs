@@ -88,7 +88,7 @@ fn every_statement_runs_where_it_may_and_nobody_can_tell() {
         }
     }
     for (theme, count) in themes.iter().zip(&mut counts) {
-        count.cases = theme.cases.iter().map(|case| case.weight).sum();
+        count.cases = theme.cases.len();
     }
     let total = print_table(&themes, &counts);
     assert_eq!(total.strayed, 0, "statements that had to run on the primary reached a replica");

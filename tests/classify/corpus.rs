@@ -59,8 +59,6 @@ pub struct Case {
     pub user: Option<String>,
     pub is_latin1: bool,
     pub steps: Vec<Step>,
-    /// How many cases of the corpus this stands for: steps of a group of reads are one each.
-    pub weight: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -68,16 +66,6 @@ pub struct Theme {
     pub name: String,
     pub setup: String,
     pub cases: Vec<Case>,
-}
-
-#[derive(PartialEq)]
-enum Grouping {
-    /// One session, its steps in order: one case.
-    Sequence,
-    /// Each step is a case with a session of its own.
-    Each,
-    /// Each step is a case; as they only read, they share a session.
-    Reads,
 }
 
 impl Case {
@@ -114,7 +102,7 @@ fn parse(file: &Path) -> Theme {
     let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
     let source = std::fs::read_to_string(file).unwrap();
     let mut theme = Theme { name, setup: String::new(), cases: Vec::new() };
-    let mut open: Option<(Case, Grouping)> = None;
+    let mut open: Option<(Case, bool)> = None;
     let mut text = String::new();
     for (at, line) in source.lines().enumerate() {
         let at = at + 1;
@@ -156,26 +144,17 @@ fn parse(file: &Path) -> Theme {
     theme
 }
 
-/// `name | attribute | attribute`
-fn head(header: &str, line: usize) -> Result<(Case, Grouping), String> {
+/// `name | attribute | attribute`, and whether each step is a case of its own.
+fn head(header: &str, line: usize) -> Result<(Case, bool), String> {
     let mut parts = header.split(" | ").map(str::trim);
     let name = parts.next().unwrap_or_default().to_owned();
-    let mut case = Case {
-        name,
-        line,
-        protocols: Vec::new(),
-        login: Vec::new(),
-        user: None,
-        is_latin1: false,
-        steps: Vec::new(),
-        weight: 1,
-    };
-    let mut grouping = Grouping::Sequence;
+    let mut case =
+        Case { name, line, protocols: Vec::new(), login: Vec::new(), user: None, is_latin1: false, steps: Vec::new() };
+    let mut is_group = false;
     for part in parts {
         let (word, rest) = part.split_once(' ').unwrap_or((part, ""));
         match word {
-            "each" => grouping = Grouping::Each,
-            "reads" => grouping = Grouping::Reads,
+            "each" => is_group = true,
             "simple" => case.protocols.push(Protocol::Simple),
             "extended" => case.protocols.push(Protocol::Extended),
             "named" => case.protocols.push(Protocol::Named),
@@ -191,24 +170,20 @@ fn head(header: &str, line: usize) -> Result<(Case, Grouping), String> {
         }
     }
     if case.protocols.is_empty() {
-        case.protocols = match grouping {
-            Grouping::Sequence => vec![Protocol::Simple],
-            Grouping::Each | Grouping::Reads => vec![Protocol::Simple, Protocol::Extended],
+        case.protocols = match is_group {
+            true => vec![Protocol::Simple, Protocol::Extended],
+            false => vec![Protocol::Simple],
         };
     }
-    Ok((case, grouping))
+    Ok((case, is_group))
 }
 
-fn finish(theme: &mut Theme, open: Option<(Case, Grouping)>) {
-    let Some((mut case, grouping)) = open else { return };
+fn finish(theme: &mut Theme, open: Option<(Case, bool)>) {
+    let Some((mut case, is_group)) = open else { return };
     assert!(!case.steps.is_empty(), "{}: {} has no steps", theme.name, case.name);
-    match grouping {
-        Grouping::Sequence => theme.cases.push(case),
-        Grouping::Reads => {
-            case.weight = case.steps.len();
-            theme.cases.push(case);
-        }
-        Grouping::Each => {
+    match is_group {
+        false => theme.cases.push(case),
+        true => {
             for step in std::mem::take(&mut case.steps) {
                 theme.cases.push(Case { line: step.line, steps: vec![step], ..case.clone() });
             }

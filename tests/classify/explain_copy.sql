@@ -6,7 +6,7 @@ CREATE FUNCTION e_write_stable(t text) RETURNS text LANGUAGE sql STABLE AS 'SELE
 CREATE VIEW e_view AS SELECT e_write(v) FROM e_data WHERE id < 3;
 CREATE TABLE e_in (id int, v text);
 
---- EXPLAIN of reads | reads | both
+--- EXPLAIN of reads | each | both
 EXPLAIN SELECT v FROM e_data WHERE id = 3 --> replica
 EXPLAIN (COSTS OFF) SELECT count(*) FROM e_data --> replica
 EXPLAIN (FORMAT JSON, VERBOSE) SELECT v FROM e_data WHERE id = 3 --> replica
@@ -34,7 +34,7 @@ EXPLAIN (COSTS OFF) SELECT 1 FROM e_data WHERE e_write_stable('x') = v --> prima
 EXPLAIN SELECT nothing --> any error 42703
 EXPLAIN (NONSENSE) SELECT 1 --> any error 42601
 
---- COPY out | reads | both
+--- COPY out | each | both
 COPY e_in TO STDOUT --> replica
 COPY (SELECT id, v FROM e_data WHERE id < 4 ORDER BY id) TO STDOUT --> replica
 COPY (SELECT 1, 'a') TO STDOUT WITH (FORMAT csv, HEADER) --> replica

@@ -97,7 +97,7 @@ SELECT initcap('abc'::varchar) --> primary
 SELECT initcap(t) FROM f_data WHERE id = 1 --> primary
 SELECT pg_catalog.initcap('abc') --> replica
 
---- functions that read | reads | both
+--- functions that read | each | both
 SELECT f_reads(1), f_reads_deep(2) --> replica
 SELECT * FROM f_out(3) --> replica
 SELECT (f_out(3)).c --> replica

@@ -91,7 +91,7 @@ SELECT v FROM p_data WHERE id = $1 --> fresh | with 3
 SELECT p_write($1) --> primary | with x
 SELECT v FROM p_data WHERE id = $1 --> fresh | with 4
 
---- named: reads only | named | reads
+--- named: reads only | named | each
 SELECT v FROM p_data WHERE id = $1 --> replica | with 5
 SELECT count(*) FROM p_data WHERE v LIKE $1 --> replica | with p_
 SELECT $1::text || $2::text --> replica | with a, b

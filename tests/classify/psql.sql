@@ -10,7 +10,7 @@ CREATE DOMAIN g_domain AS int CHECK (VALUE > 0);
 COMMENT ON TABLE g_item IS 'things';
 COMMENT ON COLUMN g_item.name IS 'what it is called';
 
---- backslash commands | reads | simple
+--- backslash commands | each | simple
 # \d g_item
 SELECT c.oid,
   n.nspname,

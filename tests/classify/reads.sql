@@ -26,7 +26,7 @@ CREATE FUNCTION close_to(a int, b int) RETURNS boolean LANGUAGE sql IMMUTABLE AS
 CREATE OPERATOR ~~~ (leftarg = int, rightarg = int, function = close_to);
 CREATE COLLATION IF NOT EXISTS plain_c (locale = 'C');
 
---- one table | reads | all
+--- one table | each | all
 SELECT 1; --> replica
 SELECT * FROM item ORDER BY id LIMIT 3 --> replica
 select name from item where id = 7; --> replica
@@ -52,7 +52,7 @@ SELECT ctid, tableoid::regclass, xmin IS NOT NULL FROM item WHERE id = 1 --> rep
 SELECT * FROM log_ WHERE at = '2024-01-05' --> replica
 SELECT twice FROM item WHERE id = 21 --> replica
 
---- joins and sub-selects | reads
+--- joins and sub-selects | each
 SELECT i.id, p.amount FROM item i JOIN part p ON p.item = i.id WHERE i.id < 3 ORDER BY 1, 2 --> replica
 SELECT i.id, p.id FROM item i LEFT JOIN part p ON p.item = i.id AND p.amount = 0 ORDER BY 1, 2 LIMIT 5 --> replica
 SELECT count(*) FROM item FULL JOIN part USING (id) --> replica
@@ -71,7 +71,7 @@ SELECT id FROM item WHERE id = ANY (ARRAY[1, 2]) AND price > ALL (SELECT 0) ORDE
 SELECT (id, name) = ROW(1, 'item 1') FROM item WHERE id = 1 --> replica
 SELECT id FROM item WHERE (id, kind) IN ((1, 'k1'), (2, 'k9')) --> replica
 
---- common table expressions | reads
+--- common table expressions | each
 WITH a AS (SELECT id FROM item WHERE id < 4) SELECT * FROM a ORDER BY id --> replica
 WITH a AS MATERIALIZED (SELECT 1 AS n), b AS NOT MATERIALIZED (SELECT n + 1 AS n FROM a) SELECT * FROM a, b --> replica
 WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT sum(n) FROM t --> replica
@@ -80,7 +80,7 @@ WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 3) SEAR
 SELECT * FROM (WITH a AS (SELECT 3 AS n) SELECT n FROM a) q --> replica
 WITH item AS (SELECT 'of the WITH' AS name) SELECT name FROM item --> replica
 
---- windows, groups, sets | reads
+--- windows, groups, sets | each
 SELECT id, row_number() OVER (ORDER BY price), rank() OVER w, lag(id) OVER w FROM item WINDOW w AS (PARTITION BY kind ORDER BY id) ORDER BY id LIMIT 4 --> replica
 SELECT id, sum(price) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM item ORDER BY id LIMIT 3 --> replica
 SELECT kind, seen, count(*) FROM item GROUP BY GROUPING SETS ((kind), (seen), ()) ORDER BY 1, 2, 3 --> replica
@@ -94,7 +94,7 @@ SELECT id FROM item INTERSECT SELECT id FROM cheap EXCEPT SELECT 2 ORDER BY 1 LI
 SELECT count(*) > 0 FROM item TABLESAMPLE SYSTEM (100) REPEATABLE (3) --> replica
 SELECT count(*) FROM item TABLESAMPLE BERNOULLI (100) --> replica
 
---- functions of PostgreSQL | reads
+--- functions of PostgreSQL | each
 SELECT upper(name), length(name), substring(name FROM 1 FOR 2), overlay(name PLACING 'x' FROM 1), position('i' IN name), trim(both 'i' from name) FROM item WHERE id = 1 --> replica
 SELECT extra->'n', extra->>'n', extra #> '{list,0}', extra @> '{"n": 1}', extra ? 'n' FROM item WHERE id = 1 --> replica
 SELECT jsonb_path_query(extra, '$.list[*]') FROM item WHERE id = 2 --> replica
@@ -138,7 +138,7 @@ SELECT pg_size_pretty(10240::bigint), pg_column_size(1), pg_relation_size('item'
 SELECT set_bit('\x00'::bytea, 1, 1), get_byte('\xff'::bytea, 0), setweight('a:1'::tsvector, 'A') --> replica
 SELECT random() < 2, clock_timestamp() > '2000-01-01', gen_random_uuid() IS NOT NULL, timeofday() IS NOT NULL --> any
 
---- functions, operators and aggregates of the application | reads
+--- functions, operators and aggregates of the application | each
 SELECT add_one(3), add_one(i => 4) --> replica
 SELECT id FROM items_of('k1') ORDER BY id LIMIT 3 --> replica
 SELECT price_of(4), public.price_of(5) --> replica
@@ -162,7 +162,7 @@ SELECT * FROM item LIMIT -1 --> replica error 2201W
 SELECT ARRAY[1, 'x'] --> replica error 22P02
 SELECT 'weird'::mood --> replica error 22P02
 
---- with parameters | reads | extended | named
+--- with parameters | each | extended | named
 SELECT id, name FROM item WHERE id = $1 --> replica | with 7
 SELECT $1::int + $2::int --> replica | with 1, 2
 SELECT count(*) FROM item WHERE name LIKE $1 AND price < $2 --> replica | with item 1%, 20

@@ -21,7 +21,7 @@ SELECT '/* pgbaton: primary */' --> replica
 
 --- a hint is for one statement | both
 /* pgbaton: primary */ SELECT v FROM st_data WHERE id = 1 --> primary
-SELECT v FROM st_data WHERE id = 1 --> replica
+SELECT v FROM st_data WHERE id = 1 --> replica settled
 /* pgbaton: primary */ SELECT v FROM st_data WHERE id = 1 --> primary
 
 --- a hint in a message of several | simple
@@ -44,11 +44,11 @@ BEGIN READ ONLY --> any
 SELECT v FROM st_data WHERE id = 1 --> primary
 COMMIT --> any
 SET pgbaton.target = 'auto' --> any
-SELECT v FROM st_data WHERE id = 1 --> replica
+SELECT v FROM st_data WHERE id = 1 --> replica settled
 SET pgbaton.target TO "primary" --> any
 SELECT v FROM st_data WHERE id = 1 --> primary
 RESET pgbaton.target --> any own
-SELECT v FROM st_data WHERE id = 1 --> replica
+SELECT v FROM st_data WHERE id = 1 --> replica settled
 
 --- target replica | both
 SET pgbaton.target = 'replica' --> any
@@ -63,7 +63,7 @@ SELECT v FROM st_data WHERE id = 1 --> fresh
 --- a target from the start | login options=-c pgbaton.target=primary | both
 SELECT v FROM st_data WHERE id = 1 --> primary
 SET pgbaton.target = 'auto' --> any
-SELECT v FROM st_data WHERE id = 1 --> replica
+SELECT v FROM st_data WHERE id = 1 --> replica settled
 RESET pgbaton.target --> any
 SELECT v FROM st_data WHERE id = 1 --> primary
 

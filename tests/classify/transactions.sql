@@ -140,7 +140,7 @@ UPDATE t_data SET v = 0 --> any error 25006
 SELECT 1 --> any error 25P02
 ROLLBACK --> any
 BEGIN READ ONLY --> any
-SELECT v FROM t_data WHERE id = 4 --> replica
+SELECT v FROM t_data WHERE id = 4 --> replica settled
 INSERT INTO t_data VALUES (-1, 0) --> any error 25006
 COMMIT --> any
 
@@ -214,7 +214,7 @@ BEGIN --> any
 SELECT 1 / 0 --> primary error 22012
 SELECT 1 --> primary error 25P02
 COMMIT --> primary
-SELECT v FROM t_data WHERE id = 4 --> replica
+SELECT v FROM t_data WHERE id = 4 --> replica settled
 
 --- a constraint that waits for the end
 BEGIN --> any
@@ -276,7 +276,7 @@ COMMIT --> any
 SHOW transaction_isolation --> any
 SET default_transaction_isolation = 'repeatable read' --> any
 BEGIN READ ONLY --> any
-SELECT v FROM t_data WHERE id = 4 --> replica
+SELECT v FROM t_data WHERE id = 4 --> replica settled
 SHOW transaction_isolation --> any
 COMMIT --> any
 
