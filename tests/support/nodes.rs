@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pgbaton::demo::{Cluster, Node};
+use pgbaton::demo::{Cluster, Node, PASSWORD, USER};
 
 use crate::support::{self, DEADLINE, ProxySettings, wait_until};
-use crate::wire::{Login, Rng, Wire, trusting};
+use crate::wire::{Batch, Login, Rng, Wire, trusting};
 
 /// A cluster whose nodes write down what they run.
 pub fn watched_cluster(replicas: usize) -> Cluster {
@@ -256,6 +256,91 @@ impl Disturber {
 }
 
 impl Drop for Disturber {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes a replica anew from the primary, as an operator would, and starts it at its old port.
+pub fn rebuild(cluster: &Cluster, id: &str) {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    let (primary, replica) = (cluster.primary().unwrap(), cluster.node(id).unwrap());
+    replica.stop(pgbaton::demo::Shutdown::Fast);
+    wait_until(DEADLINE, "the replica's slot is free", || {
+        let sql = format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{id}'");
+        primary.sql(&sql).is_ok_and(|answer| answer == "t")
+    });
+    let data = replica.data_directory();
+    // Servers do not run as root, so whoever owns the directory is who has to make it again.
+    let owner = std::fs::metadata(data).unwrap();
+    std::fs::remove_dir_all(data).unwrap();
+    let mut command = std::process::Command::new(cluster.bin().program("pg_basebackup"));
+    command.current_dir(cluster.directory()).arg("-D").arg(data).args(["-R", "-X", "stream", "-c", "fast", "-S", id]);
+    command.arg("-d").arg(format!(
+        "host={} port={} user={USER} password={PASSWORD} application_name={id}",
+        primary.host(),
+        primary.port()
+    ));
+    if rustix::process::geteuid().is_root() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+    let mut settings = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
+    std::io::Write::write_all(&mut settings, format!("port = {}\n", replica.port()).as_bytes()).unwrap();
+    replica.start().unwrap();
+}
+
+/// Clients that read without a rest until they are told to end; whatever went wrong is kept.
+pub struct Crowd {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(usize, Option<String>)>>,
+    pub mark: String,
+}
+
+impl Crowd {
+    pub fn start(port: u16, clients: usize) -> Crowd {
+        let (stop, mark) = (Arc::new(AtomicBool::new(false)), mark("crowd"));
+        let read = |number: usize| {
+            let (stop, mark) = (stop.clone(), mark.clone());
+            std::thread::spawn(move || {
+                let mut client = Login::to(port).connect();
+                // Some milliseconds of work, so that something is always under way.
+                let sql = format!("SELECT count(*) FROM generate_series(1, 10000) /* {mark} */");
+                let name = "counting";
+                let mut done = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let batch = match (done + number) % 3 {
+                        0 => Batch::new().query(&sql),
+                        1 => Batch::new().parse("", &sql).run("", &[]).sync(),
+                        _ if done < 3 => Batch::new().parse(name, &sql).run(name, &[]).sync(),
+                        _ => Batch::new().run(name, &[]).sync(),
+                    };
+                    match client.ask(batch) {
+                        Ok(answer) if answer.errors.is_empty() && answer.table() == "10000" => done += 1,
+                        other => return (done, Some(format!("client {number} after {done} reads: {other:?}"))),
+                    }
+                }
+                (done, None)
+            })
+        };
+        let threads = (0..clients).map(read).collect();
+        Crowd { stop, threads, mark }
+    }
+
+    /// How much was read, when nothing went wrong for anybody.
+    #[track_caller]
+    pub fn end(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let ends: Vec<_> = self.threads.drain(..).map(|thread| thread.join().unwrap()).collect();
+        let wrong: Vec<_> = ends.iter().filter_map(|(_, wrong)| wrong.as_ref()).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        ends.iter().map(|(done, _)| done).sum()
+    }
+}
+
+impl Drop for Crowd {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
