@@ -300,7 +300,8 @@ fn a_strong_read_sees_what_another_session_has_just_committed() {
     assert!(checked > 100);
     let mut other = Login::to(proxy.port).connect();
     assert_eq!(other.query("SET pgbaton.consistency = 'sometimes'").code(), "22023");
-    assert_eq!(other.value("SHOW pgbaton.consistency"), "session");
+    other.run("SET pgbaton.consistency = 'strong'");
+    assert_eq!(other.value("SHOW pgbaton.consistency"), "strong");
 }
 
 // --- eventual, bounded ------------------------------------------------------------------------------------------------

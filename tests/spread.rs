@@ -280,10 +280,7 @@ fn a_replica_that_comes_back_gets_its_share_step_by_step() {
     let cluster = watched_cluster(2);
     set_up(&cluster);
     let ledger = Ledger::of(&cluster);
-    let proxy = Proxy::start(&cluster, &reads(&cluster, "balance = \"round_robin\"\nslow_start = \"6s\""));
-    let even = |shares: &Shares| shares.only().is_none() && shares.of("n2").abs_diff(shares.of("n3")) <= 2;
-    until_reads(proxy.port, &ledger, "both replicas serve evenly", even);
-    cluster.node("n3").unwrap().restart(Shutdown::Fast).unwrap();
+    let proxy = Proxy::start(&cluster, &reads(&cluster, "balance = \"random\"\nslow_start = \"6s\""));
     let mut client = Login::to(proxy.port).connect();
     let mut window = |length: Duration| {
         let (begin, mark) = (Instant::now(), mark("slow"));
@@ -293,6 +290,10 @@ fn a_replica_that_comes_back_gets_its_share_step_by_step() {
         }
         ledger.count(&mark)
     };
+    // Whether a proxy that has just started takes its time too is not asked here.
+    let full = |shares: &Shares| shares.part("n2") > 0.4 && shares.part("n3") > 0.4;
+    wait_until(DEADLINE, "both replicas serve evenly", || full(&window(Duration::from_millis(500))));
+    cluster.node("n3").unwrap().restart(Shutdown::Fast).unwrap();
     let mut first = Shares::default();
     wait_until(DEADLINE, "the replica that came back serves", || {
         first = window(Duration::from_millis(500));
@@ -303,7 +304,7 @@ fn a_replica_that_comes_back_gets_its_share_step_by_step() {
     wait_until(DEADLINE, "it has its full share in the end", || {
         let later = window(Duration::from_millis(500));
         println!("then: {later}");
-        later.part("n3") > 0.45
+        full(&later)
     });
 }
 

@@ -133,6 +133,9 @@ fn is_statement(line: &&str) -> bool {
     line.contains("LOG:  statement: ") || line.contains("LOG:  execute ")
 }
 
+/// How long a proxy may take to notice what has changed at the nodes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Reads until what the nodes saw of these reads is as wanted: a proxy that has just started has yet to find its replicas,
 /// and one whose replicas came back has yet to notice.
 #[track_caller]
@@ -148,10 +151,10 @@ pub fn until_reads(port: u16, ledger: &Ledger, what: &str, wanted: impl Fn(&Shar
         shares = ledger.count(&mark);
         wanted(&shares)
     };
-    let deadline = std::time::Instant::now() + DEADLINE;
+    let deadline = std::time::Instant::now() + PATIENCE;
     while !round() {
         if std::time::Instant::now() > deadline {
-            panic!("not within {DEADLINE:?}: {what}; the latest reads ran on {shares}");
+            panic!("not within {PATIENCE:?}: {what}; the latest reads ran on {shares}");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
