@@ -268,7 +268,9 @@ fn a_read_only_block_that_recovery_cancels_is_not_run_again() {
     remove(&cluster);
     let answer = client.until(b"Z").unwrap();
     assert_eq!((answer.code(), answer.status), ("40001", b'E'));
-    assert_eq!(client.query("SELECT 1").code(), "25P02");
+    // What comes next is refused too: as in a failed transaction, or by a second signal of the same conflict.
+    let answer = client.query("SELECT 1");
+    assert!(["25P02", "40001"].contains(&answer.code()), "{answer:?}");
     client.run("ROLLBACK");
     assert_eq!(client.value("SELECT count(*) FROM heap"), "10");
     assert_eq!(ledger.count(&mark).only(), Some("n2"));
