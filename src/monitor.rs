@@ -6,6 +6,8 @@
 //! The monitor follows what nodes say of themselves and never changes them. So a primary that stops answering stays the
 //! primary (nothing else may take writes) until another node says it is one, on a higher timeline.
 
+pub mod positions;
+
 use std::sync::Arc;
 use std::time::Duration;
 

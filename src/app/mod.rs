@@ -13,20 +13,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::console::{self, Console, Right};
 use crate::auth::MockSecret;
-use crate::catalog::Facts;
+use crate::catalog::{Facts, Overrides};
 use crate::config::Config;
 use crate::monitor::{self, MonitorConfig, Observation, Sighting};
 use crate::net::{Peer, Stream};
 use crate::node::{Control, NodeError};
 use crate::pool::Pools;
+use crate::route::eligible;
+use crate::route::lag::LagRing;
 use crate::session::clients::Wish;
 use crate::session::login;
+use crate::session::readers::Readers;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
@@ -39,6 +43,9 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
 const FACTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the replicas are judged.
+const JUDGE: Duration = Duration::from_millis(100);
 
 /// How often a drain looks whether all clients are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -64,6 +71,8 @@ pub struct Running {
     config_path: Option<PathBuf>,
     level: Option<LevelHandle>,
     control: Control,
+    /// What the configuration says of functions, for databases to come.
+    said: Arc<ArcSwap<Overrides>>,
     /// Closing it ends every thread's runtime.
     stop: watch::Sender<bool>,
     /// Ends accepting.
@@ -117,26 +126,35 @@ fn start_with(
         pools,
         topology_seen.clone(),
         look_now.clone(),
+        Readers::new(settings::reads(&config)),
+        workers,
         Box::new(move |name, facts| {
             // The control thread is only gone when everything ends.
             let _ = databases.send((name, facts));
         }),
     ));
 
+    let said = Arc::new(ArcSwap::from_pointee(settings::overrides(&config)));
     let mut threads = Vec::new();
     let probing =
         MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
     {
-        let (control, shared, stopped) = (control.clone(), shared.clone(), stopped.clone());
+        let (control, shared, stopped, said) = (control.clone(), shared.clone(), stopped.clone(), said.clone());
         let body = async move {
             let asked = control.clone();
             tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
             tokio::spawn(follow_primary(shared.clone()));
+            tokio::spawn(judge_replicas(shared.clone()));
+            for (at, view) in shared.topology.borrow().nodes.iter().enumerate() {
+                tokio::spawn(ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
+            }
             tokio::spawn(feed_the_hungry(shared.clone()));
             tokio::spawn(report_rights(control.clone(), shared.clone()));
             let watching = shared.clone();
+            let overrides = said.clone();
             tokio::spawn(async move {
                 while let Some((name, facts)) = new_databases.recv().await {
+                    facts.set_overrides(overrides.load().as_ref().clone());
                     tokio::spawn(keep_facts(name, facts, control.clone(), watching.clone()));
                 }
             });
@@ -154,6 +172,7 @@ fn start_with(
         config_path,
         level,
         control,
+        said,
         stop,
         refuse,
         threads: Mutex::default(),
@@ -339,16 +358,21 @@ async fn look(control: Control, node: NodeId) -> Observation {
     })
 }
 
-/// Closes the pools of a node that is no longer the primary.
+/// Closes the pools of a node that is no longer the primary, and those of one that has become it: connections to it from
+/// when it was a standby may be in transactions that stay read-only.
 async fn follow_primary(shared: Arc<Shared>) {
     let mut topology = shared.topology.clone();
     let mut version = 0;
+    let mut known: Option<NodeId> = None;
     loop {
         let now = topology.borrow_and_update().clone();
         if now.version != version {
             version = now.version;
             if let Some(primary) = now.primary() {
-                shared.pools.keep_only(&primary.address.id);
+                if let Some(old) = known.replace(primary.address.id.clone()).filter(|old| *old != primary.address.id) {
+                    shared.pools.retire(&old);
+                }
+                shared.pools.retire(&primary.address.id);
                 shared.forget_greetings();
             }
         }
@@ -356,6 +380,33 @@ async fn follow_primary(shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+/// Judges again and again who may serve reads.
+async fn judge_replicas(shared: Arc<Shared>) {
+    let mut topology = shared.topology.clone();
+    let mut ring = LagRing::default();
+    loop {
+        let now = topology.borrow_and_update().clone();
+        shared.readers.refresh(&now, &mut ring, &shared.pools);
+        tokio::select! {
+            changed = topology.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(JUDGE) => {}
+        }
+    }
+}
+
+/// Asks one node how far it is for as long as the proxy runs.
+async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, node: NodeId) {
+    let ask = || async {
+        let (is_in_recovery, lsn, segment) = control.position(&node).await?;
+        Ok::<_, NodeError>((is_in_recovery, if is_in_recovery { lsn } else { eligible::settle(lsn, segment) }))
+    };
+    shared.readers.positions.keep_asking(at, ask).await;
 }
 
 /// Passes on that somebody waits for a server connection to those who hold one only for the case that they want
@@ -428,6 +479,15 @@ impl Running {
         self.shared.login.store(Arc::new(login));
         self.shared.settings.store(Arc::new(settings::session(&new)));
         self.shared.pools.set_limits(settings::limits(&new));
+        // Zones and weights of the nodes go with the nodes: they wait for a restart.
+        let mut reads = settings::reads(&new);
+        reads.nodes.clone_from(&self.shared.readers.settings.load().nodes);
+        self.shared.readers.settings.store(Arc::new(reads));
+        let overrides = settings::overrides(&new);
+        self.said.store(Arc::new(overrides.clone()));
+        for database in self.shared.databases() {
+            database.facts.set_overrides(overrides.clone());
+        }
         *current = new;
         let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
         Ok(format!("applied: {}; needs a restart: {}", list(&changes.applied), list(&changes.needs_restart)))

@@ -1,16 +1,21 @@
 //! Turns the configuration into the settings each module takes, and opens the files it names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::StartError;
 use crate::auth::{MockSecret, Rules, Secret, Users};
+use crate::catalog::Overrides;
 use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode};
 use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
 use crate::node::{Control, ControlConfig};
 use crate::pool::Limits;
+use crate::route::FunctionName;
+use crate::route::eligible::ReadLimits;
 use crate::session::login::{LoginContext, Source};
+use crate::session::readers::ReadSettings;
 use crate::session::shared::Settings;
-use crate::types::NodeAddress;
+use crate::types::{Millis, NodeAddress};
 
 fn wrong(key: &'static str) -> impl Fn(&dyn std::fmt::Display) -> StartError {
     move |reason| StartError::Setting { key, reason: reason.to_string() }
@@ -35,6 +40,32 @@ pub fn session(config: &Config) -> Settings {
         max_inspect: config.proxy.max_inspect_bytes,
         hold: config.failover.hold,
     }
+}
+
+pub fn reads(config: &Config) -> ReadSettings {
+    let millis = |duration: Duration| Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let reads = &config.reads;
+    ReadSettings {
+        is_enabled: reads.enabled,
+        consistency: reads.consistency,
+        limits: ReadLimits { max_lag: millis(reads.max_lag), max_lag_bytes: reads.max_lag_bytes },
+        balance: reads.balance,
+        fallback: reads.fallback,
+        wait: reads.wait,
+        zone: reads.zone.clone(),
+        hash_by: reads.hash_by,
+        slow_start: millis(reads.slow_start),
+        nodes: config.cluster.nodes.iter().map(|node| (node.zone.clone(), node.weight)).collect(),
+    }
+}
+
+pub fn overrides(config: &Config) -> Overrides {
+    let written = |function: &FunctionName| match &function.schema {
+        Some(schema) => format!("{schema}.{}", function.name).into(),
+        None => function.name.clone(),
+    };
+    let names = |names: &[FunctionName]| names.iter().map(written).collect();
+    Overrides { safe: names(&config.reads.safe_functions), unsafe_: names(&config.reads.unsafe_functions) }
 }
 
 pub fn node_tls(config: &Config) -> Result<Arc<NodeTls>, StartError> {

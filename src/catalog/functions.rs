@@ -1,6 +1,7 @@
-//! What a stored function does to the session by itself, judged by its language, its extension and its body.
+//! What a stored function does by itself, to the session and beyond, judged by its language, its extension and its body.
 
-use crate::sql::body::{Language, pins_of_body, pins_of_builtin};
+use super::why::{Cause, causes_of_pins};
+use crate::sql::body::{Language, pins_of_body};
 use crate::sql::{Pin, Pins};
 
 /// Extensions whose functions in C keep something for the session, with the functions that do (`*` for all). What an
@@ -26,15 +27,56 @@ const EXTENSIONS: &[(&str, &[&str], Pin)] = &[
     ("xml2", &["xpath_table"], Pin::Opaque),
 ];
 
+/// Extensions whose functions in C show what belongs to one server, or reach other servers and files. Of all others the
+/// declared volatility is believed.
+const PER_NODE: &[&str] = &[
+    "adminpack",
+    "dblink",
+    "file_fdw",
+    "http",
+    "pg_buffercache",
+    "pg_cron",
+    "pg_freespacemap",
+    "pg_net",
+    "pg_prewarm",
+    "pg_stat_kcache",
+    "pg_stat_monitor",
+    "pg_stat_statements",
+    "pg_visibility",
+    "pg_wait_sampling",
+    "pg_walinspect",
+    "pageinspect",
+    "pgrowlocks",
+    "pgstattuple",
+    "postgres_fdw",
+    "pglogical",
+    "sslinfo",
+    "system_stats",
+];
+
+/// Settings that are other ones on a standby, by which a body could tell.
+const PER_NODE_SETTINGS: &[&str] = &["in_hot_standby", "transaction_read_only"];
+
 /// A function as the catalog stores it.
 pub(super) struct Function {
     pub oid: u32,
+    /// Empty if it cannot be read as text.
+    pub schema: String,
     pub name: String,
+    /// The types of its arguments, as people write them.
+    pub signature: String,
+    pub is_procedure: bool,
+    pub is_volatile: bool,
+    /// How many arguments it can be called with.
+    pub arguments: (u16, u16),
+    /// It takes or gives PostgreSQL's own structures, so SQL cannot call it; an index or an aggregate does.
+    pub is_internal: bool,
+    /// Of an alias of one of PostgreSQL's own functions.
+    pub pins_of_alias: Pins,
     pub language: String,
     /// Empty if it belongs to none.
     pub extension: String,
-    /// `None` when it cannot be read as text. For an alias of one of PostgreSQL's own functions, the name of that if it
-    /// is one that matters.
+    /// `None` when it cannot be read as text. For an alias of one of PostgreSQL's own functions, how that is implemented.
     pub body: Option<String>,
     /// `prosqlbody`, written out: the whole definition.
     pub has_standard_body: bool,
@@ -53,7 +95,7 @@ impl Function {
             ("sql" | "plpgsql", None) => Pins::of(Pin::Opaque),
             ("sql", Some(body)) if !self.has_standard_body => pins_of_body(body, Language::Sql),
             ("sql" | "plpgsql", Some(body)) => pins_of_body(body, Language::Plpgsql),
-            ("internal", builtin) => builtin.as_deref().map_or(Pins::EMPTY, pins_of_builtin),
+            ("internal", _) => self.pins_of_alias,
             ("c", _) if !self.extension.is_empty() => self.pins_of_extension(),
             // Perl's %_SHARED, Python's GD, static variables in C: nothing but the end of the process clears them.
             _ => Pins::of(Pin::Process),
@@ -62,6 +104,38 @@ impl Function {
             pins.insert(Pin::Temporary);
         }
         pins
+    }
+
+    pub fn label(&self) -> String {
+        format!("{}.{}({})", self.schema, self.name, self.signature)
+    }
+
+    /// Why a statement that calls it may not simply run on a replica, apart from what it uses.
+    pub fn causes(&self, pins: Pins) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        let is_extension = !self.extension.is_empty();
+        match (self.language.as_str(), &self.body) {
+            ("sql" | "plpgsql", None) => causes.push(Cause::Unreadable),
+            ("sql" | "plpgsql", Some(body)) => {
+                let setting = PER_NODE_SETTINGS.iter().find(|setting| body.contains(**setting));
+                causes.extend(setting.map(|setting| Cause::Setting(setting)));
+            }
+            ("internal", _) => {}
+            ("c", _) if is_extension && self.is_internal => return causes,
+            ("c", _) if is_extension => {
+                if PER_NODE.contains(&self.extension.as_str()) {
+                    causes.push(Cause::Extension(self.extension.as_str().into()));
+                }
+            }
+            (language, _) => causes.push(Cause::Language(language.into())),
+        }
+        if !matches!(causes.first(), Some(Cause::Language(_))) {
+            causes.extend(causes_of_pins(pins));
+        }
+        if self.is_volatile {
+            causes.push(Cause::Volatile);
+        }
+        causes
     }
 
     fn pins_of_extension(&self) -> Pins {

@@ -1,15 +1,22 @@
-//! What one database's own definitions can do to a session: which of its functions, views, tables, operators and types
-//! leave session state behind when a statement mentions them. The text of a statement does not show it, so the catalog
-//! is asked when DDL has passed, and from time to time because DDL can pass elsewhere.
+//! What one database's own definitions can do: which of its functions, views, tables, operators and types leave session
+//! state behind when a statement mentions them, and which may not simply be used on a replica. The text of a statement
+//! does not show it, so the catalog is asked when DDL has passed, and from time to time because DDL can pass elsewhere.
 //!
-//! `Facts` is the shared handle that sessions read; `read_suspects` asks PostgreSQL; `graph` follows who reaches whom.
+//! `Facts` is the shared handle that sessions read; `read` asks PostgreSQL; `builtins` judges what PostgreSQL itself
+//! brings and `functions` what others made; `graph` and `traits` follow who reaches whom.
 
+mod builtins;
 mod functions;
 mod graph;
 mod read;
+mod rows;
+mod traits;
+mod why;
 
-pub use read::{CatalogError, read_suspects};
+pub use read::{Overrides, Reader, read, read_suspects};
+pub use rows::CatalogError;
 
+use crate::route::names::Names;
 use crate::sql::Suspects;
 use arc_swap::ArcSwap;
 use std::fmt::Display;
@@ -32,6 +39,9 @@ const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)
 /// The facts of one database, shared by its sessions. Reading costs one atomic load.
 pub struct Facts {
     suspects: ArcSwap<Suspects>,
+    names: ArcSwap<Names>,
+    names_version: AtomicU64,
+    overrides: ArcSwap<Overrides>,
     ddl_generation: AtomicU64,
     /// Counts the reasons to refresh.
     marked: AtomicU64,
@@ -50,6 +60,9 @@ impl Default for Facts {
     fn default() -> Self {
         Facts {
             suspects: ArcSwap::default(),
+            names: ArcSwap::default(),
+            names_version: AtomicU64::new(0),
+            overrides: ArcSwap::default(),
             ddl_generation: AtomicU64::new(0),
             marked: AtomicU64::new(1),
             covered: watch::Sender::new(0),
@@ -65,6 +78,26 @@ impl Facts {
     /// pointer need not be judged again.
     pub fn suspects(&self) -> arc_swap::Guard<Arc<Suspects>> {
         self.suspects.load()
+    }
+
+    /// What the names of this database stand for, as of the last refresh. The pointer changes only when that does.
+    pub fn names(&self) -> arc_swap::Guard<Arc<Names>> {
+        self.names.load()
+    }
+
+    /// Grows with every change of the names. One who keeps what was derived from them loads this first and the names
+    /// afterwards: they are then at least as new.
+    pub fn names_version(&self) -> u64 {
+        self.names_version.load(Ordering::Acquire)
+    }
+
+    /// Has what the configuration says of functions counted from the next refresh on, which is due with this if it is
+    /// another than before.
+    pub fn set_overrides(&self, overrides: Overrides) {
+        if **self.overrides.load() != overrides {
+            self.overrides.store(Arc::new(overrides));
+            self.mark_dirty();
+        }
     }
 
     /// Grows with every DDL that passed through here: results prepared under an older one may have another shape.
@@ -86,6 +119,12 @@ impl Facts {
     /// Whether it is worth waiting for [`refreshed`](Self::refreshed).
     pub fn is_dirty(&self) -> bool {
         *self.covered.borrow() < self.marked.load(Ordering::Acquire) && !self.failing.load(Ordering::Acquire)
+    }
+
+    /// Whether what is known covers everything that has passed here. Where it does not, names may stand for something else
+    /// than they did, and no text is a read for sure.
+    pub fn is_current(&self) -> bool {
+        *self.covered.borrow() >= self.marked.load(Ordering::Acquire)
     }
 
     /// Closes the refresher's connection, so that it does not stand in the way of DROP DATABASE.
@@ -118,6 +157,7 @@ impl Facts {
     {
         let mut retry = RETRY[0];
         let mut kept = None;
+        let mut reader = Reader::default();
         loop {
             let marked = self.marked.load(Ordering::Acquire);
             let refresh = tokio::time::timeout(REFRESH_TIMEOUT, async {
@@ -125,13 +165,16 @@ impl Facts {
                     Some(client) => client,
                     None => connect().await.map_err(|error| error.to_string())?,
                 };
-                let suspects = read_suspects(&client).await.map_err(|error| with_causes(&error))?;
-                Ok::<_, String>((client, suspects))
+                let overrides = self.overrides.load_full();
+                let found = reader.read(&client, &overrides).await.map_err(|error| with_causes(&error))?;
+                Ok::<_, String>((client, found))
             });
             match refresh.await.unwrap_or_else(|_| Err(format!("no answer within {REFRESH_TIMEOUT:?}"))) {
-                Ok((client, suspects)) => {
+                Ok((client, found)) => {
                     kept = Some(client);
-                    self.store(suspects);
+                    if let Some((suspects, names)) = found {
+                        self.store(suspects, names);
+                    }
                     self.failing.store(false, Ordering::Release);
                     self.covered.send_replace(marked);
                     retry = RETRY[0];
@@ -165,12 +208,17 @@ impl Facts {
         }
     }
 
-    fn store(&self, suspects: Suspects) {
+    fn store(&self, suspects: Suspects, names: Names) {
         let known = self.suspects.load();
         let same =
             known.names == suspects.names && known.operators == suspects.operators && known.any_ddl == suspects.any_ddl;
         if !same {
             self.suspects.store(Arc::new(suspects));
+        }
+        if **self.names.load() != names {
+            self.names.store(Arc::new(names));
+            // After the names: who sees the new number sees them too.
+            self.names_version.fetch_add(1, Ordering::Release);
         }
     }
 }

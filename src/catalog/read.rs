@@ -1,107 +1,329 @@
-//! Asking one database for its suspects, in one round trip when there are none and two otherwise.
+//! Asking one database: whether anything has changed, and if so what its objects are and who uses whom.
 
+use super::builtins::{Builtins, argument_range};
 use super::functions::Function;
-use super::graph::{Graph, Object, Sort};
-use crate::sql::body::{builtin_names, pins_of_builtin};
-use crate::sql::{Pins, Suspects, quote_literal};
+use super::graph::{Flow, Graph, Object, Sort};
+use super::rows::{CatalogError, as_number, boolean, object, oid, readable, rows, text};
+use super::why::Cause;
+use crate::route::names::{Meaning, Names};
+use crate::sql::{Pins, Suspects};
 use hashbrown::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-const FUNCTIONS: &str = include_str!("functions.sql");
+const LOOK: &str = include_str!("look.sql");
+const OBJECTS: &str = include_str!("objects.sql");
 /// All `part` rows of its answer come before the `depends` rows.
 const DEPENDENCIES: &str = include_str!("dependencies.sql");
 
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    #[error("the catalog could not be read")]
-    Query(#[from] tokio_postgres::Error),
-    #[error("the catalog gave an answer this version does not understand: {0}")]
-    Answer(&'static str),
-    #[error("the reading of the catalog was stopped")]
-    Stopped,
+const UNKNOWN_ROW: CatalogError = CatalogError::Answer("an unknown kind of row");
+
+/// What the configuration says of functions. A name is `schema.function`, or `function` for those in any schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// They count as reads that mean the same everywhere, whatever they do.
+    pub safe: Vec<Box<str>>,
+    /// They never count as that. Stronger than `safe`.
+    pub unsafe_: Vec<Box<str>>,
 }
 
-const UNKNOWN_OBJECT: CatalogError = CatalogError::Answer("an unknown kind of object");
+enum Override {
+    Safe,
+    Unsafe,
+}
 
-/// Everything in the client's database whose mention may leave session state behind. Any role may ask: the catalogs it
-/// reads are open to all. A change that commits meanwhile may be missing.
-pub async fn read_suspects(client: &Client) -> Result<Suspects, CatalogError> {
-    let names: Vec<_> = builtin_names().map(quote_literal).collect();
-    let answer = client.simple_query(&FUNCTIONS.replace("BUILTINS", &names.join(", "))).await?;
-    // Reading bodies is computing: seconds in a database with very many functions.
-    let first = compute(move || First::read(&answer)).await??;
-    if !first.graph.has_pins() {
-        return Ok(Suspects::default());
+impl Overrides {
+    fn of(&self, schema: &str, name: &str) -> Option<Override> {
+        let names = |list: &[Box<str>]| {
+            list.iter().any(|listed| {
+                **listed == *name || listed.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.')) == Some(name)
+            })
+        };
+        match () {
+            _ if names(&self.unsafe_) => Some(Override::Unsafe),
+            _ if names(&self.safe) => Some(Override::Safe),
+            _ => None,
+        }
     }
-    let answer = client.simple_query(DEPENDENCIES).await?;
-    compute(move || first.finish(&answer)).await?
+}
+
+/// Reads the catalog of one database again and again; remembers what need not be asked twice.
+#[derive(Default)]
+pub struct Reader {
+    /// With what the server said of itself then.
+    builtins: Option<(String, Arc<Builtins>)>,
+    /// What the last reading began with.
+    last: Option<(Vec<String>, Overrides)>,
+}
+
+impl Reader {
+    /// Everything in the client's database whose mention may leave session state behind, and what its names stand for;
+    /// `None` if that is the same as the last time. Any role may ask: the catalogs it reads are open to all. A change that
+    /// commits meanwhile may be missing.
+    pub async fn read(
+        &mut self,
+        client: &Client,
+        overrides: &Overrides,
+    ) -> Result<Option<(Suspects, Names)>, CatalogError> {
+        let look = client.simple_query(LOOK).await?;
+        let seen: Vec<String> = rows(&look).map(|row| joined(row)).collect();
+        let now = (seen, overrides.clone());
+        if self.last.as_ref() == Some(&now) {
+            return Ok(None);
+        }
+        // A reading that fails must be done again.
+        self.last = None;
+        let server = now.0.first().cloned().unwrap_or_default();
+        let builtins = match &self.builtins {
+            Some((known, builtins)) if *known == server => builtins.clone(),
+            _ => self.builtins.insert((server, Arc::new(Builtins::read(client).await?))).1.clone(),
+        };
+        let answer = client.simple_query(&OBJECTS.replace("BUILTINS", &numbers(&builtins, overrides))).await?;
+        // Reading bodies is computing: seconds in a database with very many functions.
+        let overrides = overrides.clone();
+        let first = compute(move || First::read(&answer, builtins, &overrides)).await??;
+        let answer = if first.has_to_be_followed() { client.simple_query(DEPENDENCIES).await? } else { Vec::new() };
+        let found = compute(move || first.finish(&answer, &look)).await??;
+        self.last = Some(now);
+        Ok(Some(found))
+    }
+}
+
+/// What mentioning the names of the client's database does to a session, and what they stand for, without configuration.
+pub async fn read(client: &Client, overrides: &Overrides) -> Result<(Suspects, Names), CatalogError> {
+    // A new reader has nothing to compare with, so it always answers.
+    Ok(Reader::default().read(client, overrides).await?.unwrap_or_default())
+}
+
+/// The suspects alone.
+pub async fn read_suspects(client: &Client) -> Result<Suspects, CatalogError> {
+    Ok(read(client, &Overrides::default()).await?.0)
 }
 
 async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CatalogError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| CatalogError::Stopped)
 }
 
+fn joined(row: &SimpleQueryRow) -> String {
+    let columns: Vec<_> = (0..row.len()).map(|at| readable(row, at).unwrap_or("\u{0}")).collect();
+    columns.join("\u{1}")
+}
+
+/// The builtin functions and relations for which callers must be found, as rows of an SQL VALUES.
+fn numbers(builtins: &Builtins, overrides: &Overrides) -> String {
+    let mut list = String::new();
+    for builtin in &builtins.all {
+        let sort = match builtin.object.0 {
+            Sort::Function if builtin.cause.is_some() || !builtin.pins.is_empty() => 'f',
+            Sort::Function if overrides.of(&builtin.schema, &builtin.name).is_some() => 'f',
+            Sort::Relation if *builtin.schema == *"pg_catalog" => 'r',
+            _ => continue,
+        };
+        let comma = if list.is_empty() { "" } else { ", " };
+        // Writing to a String does not fail.
+        let _ = write!(list, "{comma}('{sort}', {})", builtin.object.1);
+    }
+    list
+}
+
+/// An object of this database that `Names` shows.
+struct Named {
+    object: Object,
+    name: Box<str>,
+    schema: Box<str>,
+    /// Of a relation.
+    row_type: u32,
+}
+
 /// What the first answer tells.
 struct First {
     graph: Graph,
+    builtins: Arc<Builtins>,
     functions: Vec<Function>,
+    named: Vec<Named>,
     event_triggers: Vec<Object>,
+    /// There is something that others may use, or that may use others.
+    must_follow: bool,
 }
 
 impl First {
-    fn read(answer: &[SimpleQueryMessage]) -> Result<First, CatalogError> {
-        let mut first = First { graph: Graph::default(), functions: Vec::new(), event_triggers: Vec::new() };
-        let mut builtins = Vec::new();
+    fn read(
+        answer: &[SimpleQueryMessage],
+        builtins: Arc<Builtins>,
+        overrides: &Overrides,
+    ) -> Result<First, CatalogError> {
+        let mut first = First {
+            graph: Graph::default(),
+            builtins,
+            functions: Vec::new(),
+            named: Vec::new(),
+            event_triggers: Vec::new(),
+            must_follow: false,
+        };
         let mut calls = Vec::new();
+        let mut locks = Vec::new();
         for row in rows(answer) {
             match text(row, 0)? {
-                "function" => first.functions.push(Function {
-                    oid: oid(row, 1)?,
-                    name: readable(row, 2).unwrap_or(Suspects::NOT_ASCII).into(),
-                    language: text(row, 3)?.into(),
-                    extension: readable(row, 4).unwrap_or_default().into(),
-                    body: readable(row, 5).map(Into::into),
-                    has_standard_body: text(row, 6)? == "t",
-                    creates_in_pg_temp: text(row, 7)? == "t",
-                }),
-                "builtin" => builtins.push((object(row, 1)?, pins_of_builtin(text(row, 3)?))),
+                "function" => first.functions.push(function(row)?),
                 "event trigger" => first.event_triggers.push((Sort::Function, oid(row, 1)?)),
-                "calls" => calls.push((object(row, 1)?, object(row, 3)?)),
-                _ => return Err(CatalogError::Answer("an unknown kind of row")),
+                "relation" => first.relation(row)?,
+                "type" => first.named(Sort::Type, row)?,
+                "operator" => first.named(Sort::Operator, row)?,
+                "calls" => calls.push((flow(row, 1)?, object(row, 2)?, object(row, 4)?)),
+                "locks" => locks.push((Sort::Relation, oid(row, 1)?)),
+                "policies" => first.must_follow = true,
+                _ => return Err(UNKNOWN_ROW),
             }
         }
-        // What calls a builtin has its pins; the builtin itself is known to the judgement of statements.
-        for (object, builtin) in calls {
-            for (_, pins) in builtins.iter().filter(|(known, _)| *known == builtin) {
-                first.graph.add_pins(object, *pins);
-            }
+        let labels: HashMap<_, _> = first.named.iter().map(|named| (named.object, named)).collect();
+        for view in locks {
+            let label = || labels.get(&view).map(|view| format!("{}.{}", view.schema, view.name)).unwrap_or_default();
+            first.graph.traits.add_cause(view, label, Cause::Locks);
         }
-        for function in &first.functions {
-            first.graph.add_name((Sort::Function, function.oid), function.name.clone());
-            first.graph.add_pins((Sort::Function, function.oid), function.pins());
-        }
+        drop(labels);
+        first.add_builtins(overrides, calls);
+        first.add_functions(overrides);
         Ok(first)
     }
 
-    fn finish(mut self, answer: &[SimpleQueryMessage]) -> Result<Suspects, CatalogError> {
+    fn named(&mut self, sort: Sort, row: &SimpleQueryRow) -> Result<(), CatalogError> {
+        let object = (sort, oid(row, 1)?);
+        self.graph.add_name(object, readable(row, 2).unwrap_or(Suspects::NOT_ASCII).into());
+        if let (Some(name), Some(schema)) = (readable(row, 2), readable(row, 3)) {
+            self.named.push(Named { object, name: name.into(), schema: schema.into(), row_type: 0 });
+        }
+        Ok(())
+    }
+
+    fn relation(&mut self, row: &SimpleQueryRow) -> Result<(), CatalogError> {
+        let object = (Sort::Relation, oid(row, 1)?);
+        let (name, schema) = (readable(row, 2), readable(row, 3));
+        let cause = match (text(row, 4)?, text(row, 5)?) {
+            ("S", _) => Some(Cause::Sequence),
+            ("f", _) => Some(Cause::Foreign),
+            (_, "u") => Some(Cause::Unlogged),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            // Sequences are in nearly every database, and only views, policies and functions read them.
+            self.must_follow |= cause != Cause::Sequence;
+            let label = || format!("{}.{}", schema.unwrap_or("?"), name.unwrap_or("?"));
+            self.graph.traits.add_cause(object, label, cause);
+        }
+        match text(row, 4)? {
+            // What a sequence does to a session, the functions on it say.
+            "S" => self.graph.add_other_name(object, name.unwrap_or_default().into()),
+            kind => {
+                self.graph.add_name(object, name.unwrap_or(Suspects::NOT_ASCII).into());
+                self.must_follow |= kind == "v";
+            }
+        }
+        if let (Some(name), Some(schema)) = (name, schema) {
+            self.named.push(Named { object, name: name.into(), schema: schema.into(), row_type: oid(row, 6)? });
+        }
+        Ok(())
+    }
+
+    fn add_builtins(&mut self, overrides: &Overrides, calls: Vec<(Flow, Object, Object)>) {
+        let mut pins: HashMap<Object, Pins> = HashMap::new();
+        for builtin in &self.builtins.all {
+            if !builtin.pins.is_empty() {
+                pins.insert(builtin.object, builtin.pins);
+            }
+            let traits = &mut self.graph.traits;
+            let label = || builtin.name.to_string();
+            let is_mentioned = match (builtin.object.0, overrides.of(&builtin.schema, &builtin.name), &builtin.cause) {
+                (Sort::Function, Some(Override::Unsafe), _) => {
+                    traits.add_cause(builtin.object, label, Cause::Unsafe);
+                    true
+                }
+                (Sort::Function, Some(Override::Safe), _) => {
+                    traits.allow(builtin.object);
+                    false
+                }
+                (Sort::Function, None, Some(cause)) => {
+                    traits.add_cause(builtin.object, label, cause.clone());
+                    true
+                }
+                (sort, _, _) => sort == Sort::Relation && *builtin.schema == *"pg_catalog",
+            };
+            if is_mentioned {
+                self.graph.add_other_name(builtin.object, builtin.name.to_string());
+            }
+        }
+        for (user, used) in &self.builtins.uses {
+            self.graph.add_use(*user, *used, Flow::Traits);
+        }
+        for (flow, user, builtin) in calls {
+            // What calls a builtin has its pins; the builtin itself is known to the judgement of statements.
+            if let Some(pins) = pins.get(&builtin) {
+                self.graph.add_pins(user, *pins);
+            }
+            if flow == Flow::Both {
+                self.graph.add_use(user, builtin, Flow::Traits);
+                self.must_follow = true;
+            }
+        }
+    }
+
+    fn add_functions(&mut self, overrides: &Overrides) {
+        self.must_follow |= !self.functions.is_empty();
+        for function in &mut self.functions {
+            let object = (Sort::Function, function.oid);
+            if function.language == "internal" {
+                for builtin in function.body.iter().flat_map(|source| self.builtins.of_source(source)) {
+                    function.pins_of_alias = function.pins_of_alias.union(builtin.pins);
+                    self.graph.add_use(object, builtin.object, Flow::Traits);
+                }
+            }
+            let pins = function.pins();
+            self.graph.add_name(object, function.name.clone());
+            self.graph.add_pins(object, pins);
+            let traits = &mut self.graph.traits;
+            match overrides.of(&function.schema, &function.name) {
+                Some(Override::Safe) => traits.allow(object),
+                Some(Override::Unsafe) => traits.add_cause(object, || function.label(), Cause::Unsafe),
+                None => {}
+            }
+            for cause in function.causes(pins) {
+                traits.add_cause(object, || function.label(), cause);
+            }
+        }
+    }
+
+    fn has_to_be_followed(&self) -> bool {
+        self.must_follow || self.graph.has_pins()
+    }
+
+    fn finish(
+        mut self,
+        answer: &[SimpleQueryMessage],
+        look: &[SimpleQueryMessage],
+    ) -> Result<(Suspects, Names), CatalogError> {
         // An object of a system catalog: the catalog's number and its own.
-        let mut parts: HashMap<(u32, u32), Vec<Object>> = HashMap::new();
+        let mut parts: HashMap<(u32, u32), Vec<(Object, Flow)>> = HashMap::new();
         for row in rows(answer) {
             match text(row, 0)? {
-                "part" => parts.entry((oid(row, 1)?, oid(row, 2)?)).or_default().push(object(row, 3)?),
+                "part" => {
+                    let part = (object(row, 4)?, flow(row, 1)?);
+                    parts.entry((oid(row, 2)?, oid(row, 3)?)).or_default().push(part);
+                }
                 "depends" => {
                     let (user, used) = ((oid(row, 1)?, oid(row, 2)?), (oid(row, 3)?, oid(row, 4)?));
-                    let used = (Sort::of_catalog(used.0).ok_or(UNKNOWN_OBJECT)?, used.1);
-                    for owner in parts.get(&user).into_iter().flatten() {
-                        self.graph.add_use(*owner, used);
+                    let used = (Sort::of_catalog(used.0).ok_or(CatalogError::UNKNOWN_OBJECT)?, used.1);
+                    // Reading a relation reaches the types of its columns; what else the relation itself depends on is
+                    // its partition key.
+                    let is_key = Sort::of_catalog(user.0) == Some(Sort::Relation) && used.0 != Sort::Type;
+                    for (owner, flow) in parts.get(&user).into_iter().flatten() {
+                        self.graph.add_use(*owner, used, if is_key { Flow::Pins } else { *flow });
                     }
                     if let Some(sort) = Sort::of_catalog(user.0) {
-                        self.graph.add_use((sort, user.1), used);
+                        self.graph.add_use((sort, user.1), used, if is_key { Flow::Pins } else { Flow::Both });
                     }
                 }
-                "uses" => self.graph.add_use(object(row, 1)?, object(row, 3)?),
-                "name" => self.graph.add_name(object(row, 1)?, readable(row, 3).unwrap_or(Suspects::NOT_ASCII).into()),
-                _ => return Err(CatalogError::Answer("an unknown kind of row")),
+                "uses" => self.graph.add_use(object(row, 2)?, object(row, 4)?, flow(row, 1)?),
+                _ => return Err(UNKNOWN_ROW),
             }
         }
         let bodies = self.functions.iter().filter_map(|function| Some((function.oid, function.readable_body()?)));
@@ -109,31 +331,90 @@ impl First {
         self.graph.spread();
         let any_ddl =
             self.event_triggers.iter().fold(Pins::EMPTY, |pins, function| pins.union(self.graph.pins_of(*function)));
-        Ok(self.graph.into_suspects(any_ddl))
+        let names = self.names(look)?;
+        Ok((self.graph.into_suspects(any_ddl), names))
+    }
+
+    fn names(&self, look: &[SimpleQueryMessage]) -> Result<Names, CatalogError> {
+        let mut names = Names { is_read: true, ..Names::default() };
+        let traits = &self.graph.traits;
+        let mut add = |object: Object, name: &str, schema: &str, arguments| {
+            let map = match object.0 {
+                Sort::Function => &mut names.functions,
+                Sort::Relation => &mut names.relations,
+                Sort::Operator => &mut names.operators,
+                Sort::Type => &mut names.types,
+                Sort::OperatorClass | Sort::Anything => return,
+            };
+            let (found, why) = (traits.traits_of(object), traits.why(object));
+            let meaning = Meaning { schema: schema.into(), arguments, traits: found, why: why.into() };
+            map.entry(name.into()).or_default().push(meaning);
+        };
+        for builtin in &self.builtins.all {
+            add(builtin.object, &builtin.name, &builtin.schema, builtin.arguments);
+            if builtin.row_type != 0 {
+                add((Sort::Type, builtin.row_type), &builtin.name, &builtin.schema, (0, 0));
+            }
+        }
+        for function in self.functions.iter().filter(|function| !function.is_procedure && !function.schema.is_empty()) {
+            add((Sort::Function, function.oid), &function.name, &function.schema, function.arguments);
+        }
+        for named in &self.named {
+            add(named.object, &named.name, &named.schema, (0, 0));
+            if named.row_type != 0 {
+                add((Sort::Type, named.row_type), &named.name, &named.schema, (0, 0));
+            }
+        }
+        for map in [&mut names.functions, &mut names.relations, &mut names.operators, &mut names.types] {
+            for meanings in map.values_mut() {
+                meanings
+                    .sort_unstable_by(|a, b| (&a.schema, a.arguments, &a.why).cmp(&(&b.schema, b.arguments, &b.why)));
+                meanings.dedup();
+            }
+        }
+        let (anything, why) = traits.anything();
+        names.anything = anything;
+        names.why_anything = why.into();
+        for row in rows(look) {
+            match text(row, 0)? {
+                "path" => names.default_path = Some(text(row, 2)?.into()),
+                // Later rows are stronger. What the session would start with is stronger still, if it is known at all:
+                // it has these in it.
+                "setting" if oid(row, 1)? == 0 => {
+                    names.default_path = Some(text(row, 3)?.into());
+                }
+                "setting" => {
+                    if let Some(role) = readable(row, 2) {
+                        names.role_paths.insert(role.into(), text(row, 3)?.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(names)
     }
 }
 
-fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = &SimpleQueryRow> {
-    answer.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
+fn function(row: &SimpleQueryRow) -> Result<Function, CatalogError> {
+    let kind = text(row, 9)?;
+    Ok(Function {
+        oid: oid(row, 1)?,
+        schema: readable(row, 3).filter(|_| readable(row, 2).is_some()).unwrap_or_default().into(),
+        name: readable(row, 2).unwrap_or(Suspects::NOT_ASCII).into(),
+        signature: readable(row, 15).unwrap_or("…").into(),
+        is_procedure: kind == "p",
+        is_volatile: text(row, 10)? == "v",
+        arguments: argument_range(as_number(row, 11)?, as_number(row, 12)?, boolean(row, 13)?),
+        is_internal: boolean(row, 14)?,
+        pins_of_alias: Pins::EMPTY,
+        language: text(row, 4)?.into(),
+        extension: readable(row, 5).unwrap_or_default().into(),
+        body: readable(row, 6).map(Into::into),
+        has_standard_body: boolean(row, 7)?,
+        creates_in_pg_temp: boolean(row, 8)?,
     })
 }
 
-/// A column that may hold bytes which are no text (a database in SQL_ASCII).
-fn readable(row: &SimpleQueryRow, column: usize) -> Option<&str> {
-    row.try_get(column).ok().flatten()
-}
-
-fn text(row: &SimpleQueryRow, column: usize) -> Result<&str, CatalogError> {
-    readable(row, column).ok_or(CatalogError::Answer("a missing column"))
-}
-
-fn oid(row: &SimpleQueryRow, column: usize) -> Result<u32, CatalogError> {
-    text(row, column)?.parse().map_err(|_| CatalogError::Answer("a number that is none"))
-}
-
-fn object(row: &SimpleQueryRow, column: usize) -> Result<Object, CatalogError> {
-    let sort = Sort::of(text(row, column)?).ok_or(UNKNOWN_OBJECT)?;
-    Ok((sort, oid(row, column + 1)?))
+fn flow(row: &SimpleQueryRow, column: usize) -> Result<Flow, CatalogError> {
+    Flow::of(text(row, column)?).ok_or(UNKNOWN_ROW)
 }

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Kind, SECTIONS};
 use super::{Listen, Problem};
+use crate::route::FunctionName;
 
 /// A parsed file, and what was found wrong with it so far.
 pub struct Document<'t> {
@@ -182,15 +183,42 @@ impl<'t> Section<'_, 't> {
         .unwrap_or_default()
     }
 
-    /// `None` when the key is not given.
+    /// `None` when the key is not given and has no default.
     pub fn boolean(&self, name: &'static str) -> Option<bool> {
         self.read(name, |_, given| match given {
             Given::Value(value) => {
                 value.as_bool().map(Some).ok_or_else(|| format!("must be true or false, found {}", given.shown()))
             }
-            Given::Default(_) => Ok(None),
+            Given::Default(text) => Ok(text.parse().ok()),
         })
         .flatten()
+    }
+
+    /// A short name; empty when not given.
+    pub fn label(&self, name: &'static str) -> String {
+        self.read(name, |_, given| match given.text() {
+            Some(text) if is_label(text) => Ok(text.to_string()),
+            _ => Err(format!("must be up to 63 letters, digits, \"_\", \"-\" or \".\", found {}", given.shown())),
+        })
+        .unwrap_or_default()
+    }
+
+    pub fn functions(&self, name: &'static str) -> Vec<FunctionName> {
+        self.read(name, |_, given| {
+            let values = match &given {
+                Given::Default(_) => return Ok(Vec::new()),
+                Given::Value(DeValue::Array(values)) => values,
+                Given::Value(_) => {
+                    return Err(format!("must be a list such as [\"schema.function\"], found {}", given.shown()));
+                }
+            };
+            let read = |value: &DeValue<'_>| {
+                let wrong = |expected| format!("must be {expected}, found {}", Given::Value(value).shown());
+                value.as_str().ok_or("a text").and_then(str::parse).map_err(wrong)
+            };
+            values.iter().map(|value| read(value.get_ref())).collect()
+        })
+        .unwrap_or_default()
     }
 
     /// The value that `parse` finds for one of the key's names.
@@ -309,6 +337,11 @@ impl Given<'_, '_> {
             Given::Value(DeValue::Datetime(value)) => value.to_string(),
         }
     }
+}
+
+/// What names nodes and zones.
+pub fn is_label(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 fn type_name(kind: Kind) -> String {

@@ -6,16 +6,22 @@
 use std::fmt::Write;
 
 use super::{AuthMethod, ClientTlsMode, LogFormat, NodeTlsMode, PoolMode};
+use crate::route::balance::Strategy;
+use crate::route::{Consistency, Fallback, HashBy};
 
 /// What a key's value must look like. Bounds are inclusive.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// Up to 63 letters, digits, `_`, `-` and `.`; or nothing.
+    Label,
     Boolean,
     /// A file that must exist. Empty means none; relative to the directory of the configuration file.
     Path,
     /// A list of listen addresses.
     Addresses,
+    /// A list of names of functions, with or without a schema; may be empty.
+    Functions,
     Choice(&'static [&'static str]),
     Integer(u64, u64),
     /// Bounds as they would be written in the file.
@@ -73,6 +79,11 @@ pub const SECTIONS: &[SectionInfo] = &[
         name: "cluster.nodes",
         is_list: true,
         meaning: "One for each PostgreSQL node; at least one. Which of them is the primary is asked, not configured.",
+    },
+    SectionInfo {
+        name: "reads",
+        is_list: false,
+        meaning: "Which statements may be served by replicas, and by which of them.",
     },
     SectionInfo { name: "failover", is_list: false, meaning: "Watching the nodes, and waiting for a primary." },
     SectionInfo { name: "log", is_list: false, meaning: "What is written to standard error." },
@@ -318,6 +329,115 @@ pub const KEYS: &[Key] = &[
     ),
     key("cluster.nodes", "port", Kind::Integer(1, 65_535), Some("5432"), RESTART, "The port it listens on."),
     key(
+        "cluster.nodes",
+        "zone",
+        Kind::Label,
+        Some(""),
+        RESTART,
+        "Where it runs. With `reads.zone` set, replicas of the same zone come before all others.",
+    ),
+    key(
+        "cluster.nodes",
+        "weight",
+        Kind::Integer(0, 1000),
+        Some("1"),
+        RESTART,
+        "Its share of the reads, beside those of the other replicas; 0: it serves none.",
+    ),
+    key("reads", "enabled", Kind::Boolean, Some("true"), RELOADS, "`false`: everything goes to the primary."),
+    key(
+        "reads",
+        "consistency",
+        Kind::Choice(Consistency::NAMES),
+        Some("session"),
+        RELOADS,
+        "What a read sees. `eventual`: what some replica within the limits has. `bounded`: as that, and only from replicas \
+         known to be within them. `session`: at least what its own session wrote. `strong`: all that was committed when \
+         it arrived.",
+    ),
+    key(
+        "reads",
+        "max_lag",
+        Kind::Duration("1ms", "30days"),
+        Some("10s"),
+        RELOADS,
+        "A replica further behind serves no reads, until it is back within 80 % of this.",
+    ),
+    key(
+        "reads",
+        "max_lag_bytes",
+        Kind::Size("1KiB", "1048576GiB"),
+        Some("64MiB"),
+        RELOADS,
+        "The same, in bytes of WAL.",
+    ),
+    key(
+        "reads",
+        "balance",
+        Kind::Choice(Strategy::NAMES),
+        Some("least_connections"),
+        RELOADS,
+        "How one of the replicas that may serve is chosen. All but `round_robin` and `fastest` respect weights.",
+    ),
+    key(
+        "reads",
+        "hash_by",
+        Kind::Choice(HashBy::NAMES),
+        Some("user"),
+        RELOADS,
+        "With `balance = \"consistent_hash\"`, what is read from the same replica each time: all of one user, of one database, \
+         of one `application_name`, or of one key that the client gives.",
+    ),
+    key(
+        "reads",
+        "zone",
+        Kind::Label,
+        Some(""),
+        RELOADS,
+        "Where this pgbaton runs: replicas of this zone come first. Not given: zones do not matter.",
+    ),
+    key(
+        "reads",
+        "slow_start",
+        Kind::Duration("0s", "1h"),
+        Some("10s"),
+        RELOADS,
+        "For how long after it came back a replica gets less than its share, growing from a tenth to all of it, so that its \
+         caches can warm up.",
+    ),
+    key(
+        "reads",
+        "fallback",
+        Kind::Choice(Fallback::NAMES),
+        Some("primary"),
+        RELOADS,
+        "When no replica may serve a read: it goes to the `primary`, it may `wait` for a replica, or it is an `error`.",
+    ),
+    key(
+        "reads",
+        "wait",
+        Kind::Duration("0s", "1h"),
+        Some("1s"),
+        RELOADS,
+        "How long a read that must not go to the primary waits for a replica before it gets an error.",
+    ),
+    key(
+        "reads",
+        "safe_functions",
+        Kind::Functions,
+        Some(""),
+        RELOADS,
+        "Functions that may run on replicas whatever the catalog says of them.",
+    ),
+    key(
+        "reads",
+        "unsafe_functions",
+        Kind::Functions,
+        Some(""),
+        RELOADS,
+        "Functions that run on the primary whatever the catalog says of them.",
+    ),
+    key(
         "failover",
         "probe_interval",
         Kind::Duration("10ms", "1m"),
@@ -389,9 +509,11 @@ pub fn reference() -> String {
 fn describe(kind: Kind) -> (&'static str, String) {
     match kind {
         Kind::Text => ("text", String::new()),
+        Kind::Label => ("text", "up to 63 of `A-Z a-z 0-9 _ - .`".into()),
         Kind::Boolean => ("boolean", String::new()),
         Kind::Path => ("path", String::new()),
         Kind::Addresses => ("list of addresses", "at least one".into()),
+        Kind::Functions => ("list of functions", "`function`, `schema.function`".into()),
         Kind::Choice(names) => ("one of", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
         Kind::Integer(min, max) => ("integer", format!("{min} … {max}")),
         Kind::Duration(min, max) => ("duration", format!("{min} … {max}")),
@@ -403,6 +525,7 @@ fn default_cell(key: &Key) -> String {
     match (key.default, key.kind) {
         (None, _) => "required".into(),
         (Some(""), Kind::Boolean) => "not given".into(),
+        (Some(""), Kind::Functions) => "`[]`".into(),
         (Some(text), Kind::Integer(..) | Kind::Boolean) => format!("`{text}`"),
         (Some(text), Kind::Addresses) => format!("`[\"{text}\"]`"),
         (Some(text), _) => format!("`\"{text}\"`"),

@@ -15,6 +15,8 @@ use std::time::Duration;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::route::balance::Strategy;
+use crate::route::{Consistency, Fallback, FunctionName, HashBy};
 use document::{Document, Section};
 use keys::{KEYS, SECTIONS};
 
@@ -24,6 +26,7 @@ pub struct Config {
     pub proxy: Proxy,
     pub auth: Auth,
     pub cluster: Cluster,
+    pub reads: Reads,
     pub failover: Failover,
     pub log: Log,
 }
@@ -110,6 +113,33 @@ pub struct Node {
     /// A name, an address, or (beginning with `/`) the directory of a Unix socket.
     pub host: String,
     pub port: u16,
+    /// Empty: none.
+    pub zone: String,
+    /// 0: no reads.
+    pub weight: u32,
+}
+
+/// `[reads]`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reads {
+    /// `false`: everything goes to the primary.
+    pub enabled: bool,
+    pub consistency: Consistency,
+    #[serde(with = "humantime_serde")]
+    pub max_lag: Duration,
+    pub max_lag_bytes: u64,
+    pub balance: Strategy,
+    pub hash_by: HashBy,
+    /// Where this proxy runs; empty: zones do not matter.
+    pub zone: String,
+    #[serde(with = "humantime_serde")]
+    pub slow_start: Duration,
+    pub fallback: Fallback,
+    #[serde(with = "humantime_serde")]
+    pub wait: Duration,
+    /// No function is in both.
+    pub safe_functions: Vec<FunctionName>,
+    pub unsafe_functions: Vec<FunctionName>,
 }
 
 /// `[failover]`
@@ -336,6 +366,7 @@ fn build(document: &Document<'_>) -> Option<Config> {
     let proxy = proxy(document);
     let auth = auth(document);
     let cluster = cluster(document);
+    let reads = reads(document);
     let section = document.section("failover");
     let failover = Failover {
         probe_interval: section.duration("probe_interval"),
@@ -348,7 +379,8 @@ fn build(document: &Document<'_>) -> Option<Config> {
     if let Err(reason) = crate::telemetry::check_level(&level) {
         section.refuse("level", reason);
     }
-    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, failover, log: Log { format: format?, level } })
+    let log = Log { format: format?, level };
+    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, reads: reads?, failover, log })
 }
 
 fn proxy(document: &Document<'_>) -> Option<Proxy> {
@@ -426,7 +458,7 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
     let mut nodes = Vec::new();
     for section in document.list("cluster.nodes") {
         let id = section.text("id");
-        if !id.is_empty() && !is_node_id(&id) {
+        if !id.is_empty() && !document::is_label(&id) {
             section.refuse("id", format!("must be up to 63 letters, digits, \"_\", \"-\" or \".\", found \"{id}\""));
         }
         if !id.is_empty() && !ids.insert(id.clone()) {
@@ -437,7 +469,8 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         if !host.is_empty() && !addresses.insert((host.clone(), port)) {
             section.refuse("host", format!("\"{host}\" with port {port} is the address of another node"));
         }
-        nodes.push(Node { id, host, port });
+        let weight = u32::try_from(section.integer("weight")).unwrap_or_default();
+        nodes.push(Node { id, host, port, zone: section.label("zone"), weight });
     }
     if nodes.is_empty() {
         document
@@ -453,8 +486,31 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
     })
 }
 
-fn is_node_id(id: &str) -> bool {
-    id.len() <= 63 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+fn reads(document: &Document<'_>) -> Option<Reads> {
+    let section = document.section("reads");
+    let consistency = section.choice("consistency", |text| text.parse().ok());
+    let balance = section.choice("balance", |text| text.parse().ok());
+    let hash_by = section.choice("hash_by", |text| text.parse().ok());
+    let fallback = section.choice("fallback", |text| text.parse().ok());
+    let (safe_functions, unsafe_functions) =
+        (section.functions("safe_functions"), section.functions("unsafe_functions"));
+    if let Some(both) = unsafe_functions.iter().find(|name| safe_functions.contains(name)) {
+        section.refuse("unsafe_functions", format!("\"{both}\" is among reads.safe_functions too"));
+    }
+    Some(Reads {
+        enabled: section.boolean("enabled").unwrap_or(true),
+        max_lag: section.duration("max_lag"),
+        max_lag_bytes: section.size("max_lag_bytes") as u64,
+        zone: section.label("zone"),
+        slow_start: section.duration("slow_start"),
+        wait: section.duration("wait"),
+        consistency: consistency?,
+        balance: balance?,
+        hash_by: hash_by?,
+        fallback: fallback?,
+        safe_functions,
+        unsafe_functions,
+    })
 }
 
 #[cfg(test)]

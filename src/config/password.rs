@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node { id: "n1".into(), host: "db1".into(), port: 5432 }
+        Node { id: "n1".into(), host: "db1".into(), port: 5432, zone: String::new(), weight: 1 }
     }
 
     fn file(directory: &Path, name: &str, mode: u32, text: &str) -> PathBuf {

@@ -23,7 +23,16 @@ fn nodes_alone_are_a_whole_configuration() {
     assert_eq!(config.proxy.pool_size, 20);
     assert_eq!(config.proxy.max_inspect_bytes, 1 << 20);
     assert_eq!(config.failover.probe_interval, Duration::from_millis(250));
-    assert_eq!(config.cluster.nodes, [Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321 }]);
+    let node = Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321, zone: String::new(), weight: 1 };
+    assert_eq!(config.cluster.nodes, [node]);
+    assert!(config.reads.enabled);
+    assert_eq!(config.reads.consistency, Consistency::Session);
+    assert_eq!(config.reads.balance, Strategy::LeastConnections);
+    assert_eq!(config.reads.balance, Strategy::default());
+    assert_eq!(config.reads.max_lag_bytes, 64 << 20);
+    assert_eq!((config.reads.fallback, config.reads.hash_by), (Fallback::Primary, HashBy::User));
+    assert_eq!(config.reads.wait, Duration::from_secs(1));
+    assert_eq!((config.reads.zone.as_str(), config.reads.safe_functions.len()), ("", 0));
     assert_eq!(config.proxy.tls.cert, None);
 }
 
@@ -58,6 +67,21 @@ fn every_key_can_be_set() {
         [[cluster.nodes]]
         id = "n1"
         host = "/var/run/postgresql"
+        zone = "eu-1a"
+        weight = 0
+        [reads]
+        enabled = false
+        consistency = "strong"
+        max_lag = "250ms"
+        max_lag_bytes = "1MiB"
+        balance = "consistent_hash"
+        hash_by = "application"
+        zone = "eu-1b"
+        slow_start = "0s"
+        fallback = "wait"
+        wait = "3s"
+        safe_functions = ["App.Total", "now2"]
+        unsafe_functions = ['"Odd".f']
         [log]
         format = "json"
         level = "info,pgbaton::session=debug"
@@ -72,6 +96,22 @@ fn every_key_can_be_set() {
     assert_eq!(config.auth.rules[0].tls, Some(true));
     assert_eq!(config.auth.rules[1].user, "all");
     assert_eq!(config.cluster.nodes[0].port, 5432);
+    assert_eq!((config.cluster.nodes[0].zone.as_str(), config.cluster.nodes[0].weight), ("eu-1a", 0));
+    let reads = Reads {
+        enabled: false,
+        consistency: Consistency::Strong,
+        max_lag: Duration::from_millis(250),
+        max_lag_bytes: 1 << 20,
+        balance: Strategy::ConsistentHash,
+        hash_by: HashBy::Application,
+        zone: "eu-1b".into(),
+        slow_start: Duration::ZERO,
+        fallback: Fallback::Wait,
+        wait: Duration::from_secs(3),
+        safe_functions: vec!["app.total".parse().unwrap(), "now2".parse().unwrap()],
+        unsafe_functions: vec!["\"Odd\".f".parse().unwrap()],
+    };
+    assert_eq!(config.reads, reads);
 }
 
 #[test]
@@ -125,6 +165,29 @@ fn a_value_out_of_range_is_told_the_range() {
             "proxy.listen: must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"6432\"",
         ),
         ("[cluster]\nname = \"\"", "cluster.name: must not be empty"),
+        (
+            "[reads]\nbalance = \"least_conections\"",
+            "reads.balance: must be one of \"round_robin\", \"random\", \"weighted_round_robin\", \"least_connections\", \
+             \"fastest\", \"consistent_hash\", found \"least_conections\"; did you mean \"least_connections\"?",
+        ),
+        ("[reads]\nenabled = \"no\"", "reads.enabled: must be true or false, found \"no\""),
+        (
+            "[reads]\nzone = \"a b\"",
+            "reads.zone: must be up to 63 letters, digits, \"_\", \"-\" or \".\", found \"a b\"",
+        ),
+        (
+            "[reads]\nmax_lag = \"0s\"",
+            "reads.max_lag: must be a duration with a unit, such as \"30s\", from 1ms to 30days, found \"0s\"",
+        ),
+        (
+            "[reads]\nsafe_functions = \"f\"",
+            "reads.safe_functions: must be a list such as [\"schema.function\"], found \"f\"",
+        ),
+        (
+            "[reads]\nunsafe_functions = [\"f\", \"g(int)\"]",
+            "reads.unsafe_functions: must be \"function\" or \"schema.function\", without arguments, found \"g(int)\"",
+        ),
+        ("[reads]\nsafe_functions = [1]", "reads.safe_functions: must be a text, found 1"),
         ("[[auth.rules]]\ntls = 1\nmethod = \"scram\"", "auth.rules[1].tls: must be true or false, found 1"),
     ];
     for (text, expected) in cases {
@@ -141,6 +204,10 @@ fn keys_that_need_each_other_are_checked_together() {
     assert!(refusal("[proxy.tls]\nclient_ca = \"c.pem\"").contains("has no effect without"));
     assert!(refusal("[auth]\nmethod = \"file\"").contains("auth.users_file: has to be given"));
     assert!(refusal("[cluster.tls]\nca = \"u\"").contains("has no effect unless cluster.tls.mode"));
+    assert!(
+        refusal("[reads]\nsafe_functions = [\"a.f\"]\nunsafe_functions = [\"g\", \"A.F\"]")
+            .contains("reads.unsafe_functions: \"a.f\" is among reads.safe_functions too")
+    );
     assert!(refusal("[[auth.rules]]\nuser = \"app\"").contains("auth.rules[1].method: has to be given"));
 }
 
@@ -191,13 +258,15 @@ fn load_sees_that_the_named_files_can_be_read() {
 fn a_reload_says_what_it_applies_and_what_waits() {
     let old = parse(NODE).unwrap();
     let new = format!(
-        "[proxy]\npool_size = 5\nworkers = 3\n[[auth.rules]]\nmethod = \"trust\"\n{NODE}\
+        "[proxy]\npool_size = 5\nworkers = 3\n[reads]\nmax_lag = \"1s\"\nsafe_functions = [\"f\"]\n[[auth.rules]]\nmethod = \"trust\"\n{NODE}\
          [[cluster.nodes]]\nid = \"n2\"\nhost = \"h\""
     );
     let changes = old.changes(&parse(&new).unwrap());
-    assert_eq!(changes.applied, ["proxy.pool_size", "auth.rules"]);
+    assert_eq!(changes.applied, ["proxy.pool_size", "auth.rules", "reads.max_lag", "reads.safe_functions"]);
     assert_eq!(changes.needs_restart, ["proxy.workers", "cluster.nodes"]);
     assert_eq!(old.changes(&old), Changes::default());
+    let reloads = |key: &keys::Key| key.section != "reads" || key.reloads;
+    assert!(KEYS.iter().all(reloads));
 }
 
 #[test]

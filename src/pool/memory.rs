@@ -4,6 +4,7 @@
 //! the first statement. Pure data: the pool stores it next to the socket, `session` reads and writes it.
 
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
@@ -202,6 +203,8 @@ pub struct Prepared {
     /// What a Describe of it was answered, once one was: the message's tag and body. Clients decode results by it, so it
     /// may not change under them.
     pub shape: OnceLock<Box<[u8]>>,
+    /// Where it may run, as the machine packs it; 0 while nobody has asked.
+    pub route: AtomicU64,
 }
 
 /// The prefix of statement names on servers.
@@ -341,6 +344,7 @@ mod tests {
                 effect: None,
                 generation: 0,
                 shape: OnceLock::new(),
+                route: AtomicU64::new(0),
             }));
         }
         memory.touch(1);

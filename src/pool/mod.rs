@@ -11,7 +11,7 @@ pub mod server;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,30 @@ pub use server::{CancelGate, Server, ServerIdentity};
 
 /// How often somebody who waits says so.
 const HUNGRY: Duration = Duration::from_millis(100);
+
+/// How busy one node is with what we send it, over all its pools: what balancing looks at.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Server connections that serve a client just now.
+    pub in_use: AtomicUsize,
+    /// Reads sent there: who sends one counts it.
+    pub served: AtomicU64,
+    /// Moving average of how long a read took, in microseconds, as the bits of an `f32`; 0 while not known.
+    latency: AtomicU32,
+}
+
+impl Load {
+    pub fn latency_us(&self) -> f32 {
+        f32::from_bits(self.latency.load(Ordering::Relaxed))
+    }
+
+    /// Adds a measurement; each counts an eighth. Two at the same moment may count as one.
+    pub fn note_latency(&self, took: Duration) {
+        let (known, new) = (self.latency_us(), took.as_secs_f32() * 1e6);
+        let average = if known == 0.0 { new } else { known + (new - known) / 8.0 };
+        self.latency.store(average.to_bits(), Ordering::Relaxed);
+    }
+}
 
 /// The bounds of every pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +92,13 @@ pub struct Want<'a> {
     pub startup: &'a Arc<Startup>,
     pub application_name: &'a str,
     pub credential: &'a Credential,
+    /// For a replica: what the client was told of the primary. What the replica would say otherwise (its own time zone, that
+    /// it is a standby) is none of the client's business.
+    pub told: Option<&'a memory::Parameters>,
 }
+
+/// Parameters that decide how values are written, which a replica's own configuration must not change.
+const SAME_EVERYWHERE: [&str; 4] = ["TimeZone", "DateStyle", "IntervalStyle", "client_encoding"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
@@ -120,6 +150,7 @@ pub struct Pool {
     generation: AtomicU64,
     /// Notified again and again while somebody waits: sessions that keep a connection softly may let go.
     hungry: Arc<Notify>,
+    load: Arc<Load>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,6 +165,7 @@ impl Pool {
         limits: Arc<RwLock<Limits>>,
         workers: usize,
         hungry: Arc<Notify>,
+        load: Arc<Load>,
     ) -> Self {
         let size = limits.read().unwrap_or_else(PoisonError::into_inner).pool_size;
         let config = managed::PoolConfig::new(size);
@@ -153,6 +185,7 @@ impl Pool {
             retired: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             hungry,
+            load,
         }
     }
 
@@ -221,7 +254,7 @@ impl Pool {
                     && server.is_alive()
                     && (offset == 0 || server.move_to(want.worker).is_ok())
                 {
-                    return Some(Lease { object: Some(object), pool: self.clone() });
+                    return Some(Lease::new(object, self));
                 }
                 // It closed while idle: its place is free again.
                 drop(Object::take(object));
@@ -242,7 +275,7 @@ impl Pool {
                 server.close();
             }
         }
-        let mut lease = Lease { object: Some(object), pool: self.clone() };
+        let mut lease = Lease::new(object, self);
         if lease.place().server.is_none() {
             let server = self.open(want).await?;
             lease.place().server = Some(Box::new(server));
@@ -301,6 +334,15 @@ impl Pool {
         if !want.application_name.is_empty() {
             startup.push(("application_name".into(), want.application_name.into()));
         }
+        if let Some(told) = want.told {
+            for name in SAME_EVERYWHERE {
+                if let Some(value) = told.get(name)
+                    && !startup.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+                {
+                    startup.push((name.into(), value.into()));
+                }
+            }
+        }
         let generation = self.generation.load(Ordering::Relaxed);
         let connected = connect::connect(&ConnectRequest {
             address: &self.address,
@@ -312,7 +354,15 @@ impl Pool {
             timeout: self.limits().login_timeout,
         })
         .await?;
-        let parameters = Arc::new(memory::Parameters::new(connected.parameters));
+        let mut parameters = memory::Parameters::new(connected.parameters);
+        if let Some(told) = want.told {
+            for name in ["in_hot_standby", "default_transaction_read_only"] {
+                if let Some(value) = told.get(name) {
+                    parameters.set(name, value);
+                }
+            }
+        }
+        let parameters = Arc::new(parameters);
         Ok(Server {
             stream: connected.stream,
             identity: Arc::new(ServerIdentity {
@@ -405,6 +455,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn new(object: Object<Manager>, pool: &Arc<Pool>) -> Lease {
+        pool.load.in_use.fetch_add(1, Ordering::Relaxed);
+        Lease { object: Some(object), pool: pool.clone() }
+    }
+
     fn place(&mut self) -> &mut Place {
         // `object` is only taken by the methods that consume the lease.
         self.object.as_mut().expect("a lease holds its place until it ends")
@@ -440,6 +495,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.pool.load.in_use.fetch_sub(1, Ordering::Relaxed);
         if let Some(object) = self.object.take()
             && let Some(server) = Object::take(object).server
         {
@@ -454,6 +510,7 @@ pub struct Pools {
     limits: Arc<RwLock<Limits>>,
     tls: RwLock<Arc<NodeTls>>,
     workers: usize,
+    loads: RwLock<HashMap<NodeId, Arc<Load>>>,
     /// See [`Pool`]'s field of this name.
     pub hungry: Arc<Notify>,
 }
@@ -465,8 +522,17 @@ impl Pools {
             limits: Arc::new(RwLock::new(limits)),
             tls: RwLock::new(tls),
             workers,
+            loads: RwLock::default(),
             hungry: Arc::default(),
         }
+    }
+
+    /// How busy a node is.
+    pub fn load(&self, node: &NodeId) -> Arc<Load> {
+        if let Some(load) = self.loads.read().unwrap_or_else(PoisonError::into_inner).get(node) {
+            return load.clone();
+        }
+        self.loads.write().unwrap_or_else(PoisonError::into_inner).entry(node.clone()).or_default().clone()
     }
 
     pub fn get(&self, key: &PoolKey, address: &NodeAddress) -> Arc<Pool> {
@@ -489,6 +555,7 @@ impl Pools {
             self.limits.clone(),
             self.workers,
             self.hungry.clone(),
+            self.load(&key.node),
         ));
         pools.insert(key.clone(), pool.clone());
         pool
@@ -507,9 +574,10 @@ impl Pools {
         }
     }
 
-    /// Only this node's pools go on; connections to others are closed when they are given back, idle ones at once.
-    pub fn keep_only(&self, node: &NodeId) {
-        let gone: Vec<_> = self.all().into_iter().filter(|pool| pool.key.node != *node).collect();
+    /// A node's pools are over: connections are closed when they are given back, idle ones at once. Who wants one next
+    /// gets it from a new pool.
+    pub fn retire(&self, node: &NodeId) {
+        let gone: Vec<_> = self.all().into_iter().filter(|pool| pool.key.node == *node).collect();
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         for pool in gone {
             pools.remove(&pool.key);

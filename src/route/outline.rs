@@ -1,4 +1,24 @@
 //! What a text does, by PostgreSQL's own grammar alone, and which names decide the rest.
+//!
+//! `statement` says which [`Act`] a statement is, `walk` decides about every kind of node the grammar has, `query`,
+//! `expression` and `json` follow those that hold others. Whatever is not where it belongs makes the statement a write.
+
+mod expression;
+mod json;
+mod mentions;
+mod query;
+mod statement;
+mod walk;
+
+/// Longer texts are not parsed: a parse costs some 60 ns per byte, and a worker serves other sessions as well.
+pub const MAX_TEXT: usize = 256 * 1024;
+
+/// How deep nodes may lie in one another. The decoder of the tree gives up at a hundred messages; this bound holds even
+/// if it did not, so that no text can overflow a worker's stack.
+const MAX_DEPTH: u32 = 128;
+
+/// Of an error of the parser, so many characters are kept.
+const MAX_MESSAGE: usize = 200;
 
 /// One statement of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +43,9 @@ pub enum Act {
     Begin(Modes),
     /// SET TRANSACTION (not SESSION CHARACTERISTICS).
     SetTransaction(Modes),
-    /// COMMIT, ROLLBACK, SAVEPOINT, RELEASE, ROLLBACK TO; not those of two-phase commit.
-    Transaction,
+    /// COMMIT, ROLLBACK, which end the block; SAVEPOINT, RELEASE, ROLLBACK TO, which do not. Not those of two-phase commit,
+    /// and not AND CHAIN, which opens the next one.
+    Transaction { ends: bool },
     /// SET LOCAL: within a block it goes where the block is.
     SetLocal,
     /// What changes the session and is remembered by it: SET, RESET, DISCARD, DEALLOCATE, LISTEN, UNLISTEN, NOTIFY, LOAD.
@@ -83,6 +104,30 @@ pub struct Unreadable(pub String);
 /// The outlines of the statements in a text, in order; empty for an empty text. `text` must be what the server reads with
 /// `standard_conforming_strings = on`.
 pub fn outline(text: &str) -> Result<Vec<Outline>, Unreadable> {
-    let _ = text;
-    Err(Unreadable("not built yet".into()))
+    if text.len() > MAX_TEXT {
+        return Err(Unreadable(format!("it is longer than {MAX_TEXT} bytes")));
+    }
+    if text.as_bytes().contains(&0) {
+        return Err(Unreadable("it holds a NUL byte".into()));
+    }
+    // Besides decoding the tree, the crate makes lists of tables and functions, with code that panics on trees it does
+    // not expect. Such a text has no outline; that is no reason to lose the connection.
+    let parsed = std::panic::catch_unwind(|| pg_query::parse(text, 0));
+    let parsed = match parsed {
+        Ok(Ok(parsed)) => parsed.protobuf,
+        Ok(Err(error)) => return Err(Unreadable(shortened(error.to_string()))),
+        Err(_) => return Err(Unreadable("the parser gave up".into())),
+    };
+    parsed.stmts.iter().map(|raw| statement::outline_of(raw.stmt.as_deref())).collect()
 }
+
+fn shortened(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,18 +14,25 @@
 //! ```
 
 mod client;
+mod heal;
+pub mod plan;
 mod server;
 mod statements;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use plan::{Block, Demand, Why};
 
 use super::prepared::Registry;
+use super::verdicts::Verdicts;
 use crate::pool::memory::{Image, MANY, Memory, Parameters, Prepared};
+use crate::route::names::{Names, Path};
+use crate::route::{Class, Target, Verdict};
 use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, quote_literal};
 use crate::wire::frame::{self, Malformed};
 use crate::wire::message;
@@ -47,6 +54,16 @@ pub struct Context<'a> {
     pub max_prepared: usize,
     /// This application may ask for `currval` or `lastval`: remember who advanced a sequence.
     pub sequence_memory: bool,
+    pub verdicts: &'a RefCell<Verdicts>,
+    pub names: &'a Names,
+    /// Grows when `names` change.
+    pub names_version: u64,
+    pub path: &'a Path,
+    /// Stands for the database and the path.
+    pub scope: u64,
+    /// Reads may go to replicas at all.
+    pub reads: bool,
+    pub target: Target,
 }
 
 /// Where reading the client stopped.
@@ -54,8 +71,14 @@ pub struct Context<'a> {
 pub enum ClientStep {
     /// Everything whole was taken; more bytes are needed.
     More,
-    /// The next message needs a server connection.
+    /// The next message needs a server connection: see [`Machine::demand`] for which.
     NeedServer,
+    /// The next messages must not run on the replica at hand, which is at rest.
+    GiveBack,
+    /// What comes next is a read for a replica: the connection to the primary is kept aside meanwhile.
+    SetAside,
+    /// The next message is `EXPLAIN ROUTE`, for the session to answer.
+    Explain,
     /// Something must be done before the next message is taken; then call again.
     Before(Before),
     /// Too many replies are due; take the server's first.
@@ -77,6 +100,11 @@ pub enum Before {
     RestoreName,
     /// DISCARD SEQUENCES: what the connection remembers is another session's.
     ForgetSequences,
+    /// The block, of which only the opening has run, is to be opened again on the primary; or on a replica.
+    MoveToPrimary,
+    MoveToReplica,
+    /// Give `pgbaton.<name>` its value on the server, for the SHOW that asks for it.
+    Publish(Box<str>),
 }
 
 /// Where reading the server stopped.
@@ -85,6 +113,8 @@ pub enum ServerStep {
     More,
     /// All replies are in and the transaction is over: the connection may be given back unless the session is pinned.
     Rest,
+    /// A replica could not answer, the client has heard nothing yet: run it elsewhere. The SQLSTATE it gave.
+    Heal([u8; 5]),
 }
 
 /// What happened on the way that others must hear of; taken and cleared by the session.
@@ -148,6 +178,8 @@ enum Due {
     CloseSql(Box<str>),
     /// Put away to make room, and still there if the Close is skipped.
     Evict(Arc<Prepared>),
+    /// A simple query sent to fail, in place of one that must not run here; the body of its error.
+    RefusedQuery(Box<[u8]>),
     /// Said by us. With it, what a name was before, to be put back if this is skipped after an error.
     Local(&'static [u8], Option<Box<(Box<[u8]>, Option<Arc<Prepared>>)>>),
 }
@@ -245,7 +277,45 @@ pub struct Machine {
     bound: Option<Arc<Prepared>>,
     /// Effects of bound portals, only of those that have any.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    manner: Manner,
+    /// Where what comes next must run, once `is_planned`.
+    demand: Demand,
+    is_planned: bool,
+    /// What was last judged, for people who ask why.
+    verdict: Option<Arc<Verdict>>,
+    /// The connection at hand is to a replica.
+    on_replica: bool,
+    /// Nothing of what the replica has answered has reached the client yet.
+    is_armed: bool,
+    /// A READ ONLY transaction of this session tripped over something that a replica does not have.
+    distrusts_replicas: bool,
+    block: Block,
     pub happened: Happened,
+}
+
+/// How the session's texts are to be read, and its transactions: kept with the parameters it was read from.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    dialect: Dialect,
+    is_utf8: bool,
+    /// `default_transaction_read_only`
+    is_read_only: bool,
+}
+
+impl Manner {
+    fn of(parameters: &Parameters) -> Manner {
+        let encoding = parameters.get("client_encoding");
+        Manner {
+            dialect: Dialect {
+                standard_conforming_strings: parameters.get("standard_conforming_strings") != Some("off"),
+                unsafe_encoding: encoding.is_some_and(|name| {
+                    matches!(name, "SJIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB")
+                }),
+            },
+            is_utf8: encoding == Some("UTF8"),
+            is_read_only: parameters.get("default_transaction_read_only") == Some("on"),
+        }
+    }
 }
 
 fn is_plain(statement: &Statement) -> bool {
@@ -261,6 +331,7 @@ impl Machine {
     /// `pid` is the process id the client was told.
     pub fn new(session: u64, pid: u32, parameters: Arc<Parameters>, session_mode: bool) -> Self {
         let mut pins = Pins::EMPTY;
+        let manner = Manner::of(&parameters);
         if session_mode {
             pins.insert(Pin::SessionMode);
         }
@@ -298,8 +369,55 @@ impl Machine {
             next_token: 0,
             bound: None,
             portals: Vec::new(),
+            manner,
+            demand: Demand::Primary(Why::SessionState),
+            is_planned: false,
+            verdict: None,
+            on_replica: false,
+            is_armed: false,
+            distrusts_replicas: false,
+            block: Block::default(),
             happened: Happened::default(),
         }
+    }
+
+    fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    /// The server has reported a parameter.
+    fn read_manner(&mut self) {
+        self.manner = Manner::of(&self.parameters);
+    }
+
+    /// Where what comes next must run.
+    pub fn demand(&self) -> Demand {
+        self.demand
+    }
+
+    /// What was decided by the text: where it may run is another matter now.
+    pub fn demand_primary(&mut self, why: Why) {
+        self.demand = Demand::Primary(why);
+        self.is_planned = true;
+    }
+
+    pub fn demand_replica(&mut self, why: Why) {
+        self.demand = Demand::Replica(why);
+        self.is_planned = true;
+    }
+
+    /// The class of what was last judged.
+    pub fn class(&self) -> Option<Class> {
+        self.verdict.as_ref().map(|verdict| verdict.class)
+    }
+
+    /// The verdict behind the last demand, where a text was judged.
+    pub fn verdict(&self) -> Option<&Arc<Verdict>> {
+        self.verdict.as_ref()
+    }
+
+    pub fn is_on_replica(&self) -> bool {
+        self.on_replica
     }
 
     pub fn status(&self) -> Tx {
@@ -367,12 +485,7 @@ impl Machine {
 
     /// How the client's texts are to be read.
     pub fn dialect(&self) -> Dialect {
-        Dialect {
-            standard_conforming_strings: self.parameters.get("standard_conforming_strings") != Some("off"),
-            unsafe_encoding: self.parameters.get("client_encoding").is_some_and(|name| {
-                matches!(name, "SJIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB")
-            }),
-        }
+        self.manner.dialect
     }
 
     // ---- taking and giving back a server connection ----
@@ -399,8 +512,10 @@ impl Machine {
     /// The connection is ours now and has what [`steps_to_attach`](Self::steps_to_attach) asked for. Tells the client of
     /// parameters that differ from what it last heard.
     #[inline]
-    pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, to_client: &mut Vec<u8>) {
+    pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, on_replica: bool, to_client: &mut Vec<u8>) {
         self.server_pid = server_pid;
+        self.on_replica = on_replica;
+        self.is_armed = on_replica && self.status == Tx::Idle;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;
         if memory.sole_session == 0 {
@@ -418,6 +533,7 @@ impl Machine {
                 }
             }
             self.parameters = memory.parameters.clone();
+            self.read_manner();
         }
     }
 
@@ -444,6 +560,9 @@ impl Machine {
         self.portals.clear();
         self.server_rest = Rest::default();
         self.unnamed = None;
+        self.block.clear();
+        self.is_armed = false;
+        self.is_planned = false;
         // What is still to come of a message already begun has no server any more.
         self.client_rest.dropped = true;
     }
@@ -464,10 +583,9 @@ impl Machine {
     /// A lost transaction block stays a failed block until the client ends it, so that what it has already sent after
     /// the failure does not run on its own.
     pub fn answer_lost(&mut self, problem: &message::Problem, to_client: &mut Vec<u8>) {
-        let due = self
-            .queue
-            .iter()
-            .filter(|expect| !expect.silent && matches!(expect.due, Due::Query(_) | Due::Sync | Due::FunctionCall));
+        let due = self.queue.iter().filter(|expect| {
+            !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall)
+        });
         let owed = due.count();
         let unsynced = self.unsynced;
         let in_block = self.status != Tx::Idle;

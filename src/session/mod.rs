@@ -1,49 +1,50 @@
 //! The life of one client: enter, relay statements through server connections, leave nothing behind.
 //!
-//! `login` lets it in, `machine` (pure) knows its protocol and session state, `relay` moves the bytes, `finish` cleans up.
-//! This file does what has to wait: finding a server connection, making it look like the one the session had before, and
-//! answering when that cannot be done.
+//! `login` lets it in, `machine` (pure) knows its protocol and session state, `relay` moves the bytes, `taking` finds the
+//! server connection for what comes next, `moving` deals with what interrupts it, `finish` cleans up. This file is the
+//! frame: how a session begins, which step follows which, and what others must hear of.
 
 pub mod clients;
+pub mod explain;
 pub mod finish;
+mod known;
 pub mod login;
 pub mod machine;
+mod moving;
 pub mod prepared;
+pub mod readers;
 pub mod relay;
 pub mod replication;
+pub mod routes;
 pub mod shared;
+mod showing;
 pub mod sink;
+mod taking;
+pub mod verdicts;
+pub mod wishes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::net::{Peer, Stream};
 use crate::pool::memory::Parameters;
-use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
-use crate::sql::Pin;
+use crate::route::balance::Strategy;
 use crate::types::Topology;
 use crate::wire::message::{self, Problem};
-use clients::{Activity, Arrival, Registered};
+use clients::{Arrival, Registered};
 use login::Admitted;
-use machine::{Before, Machine};
+use machine::Machine;
+use machine::plan::Demand;
+use readers::Freshness;
 use relay::Step;
 use shared::{Database, SequenceUse, Shared};
-
-/// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
-const OWN_STATEMENT: Duration = Duration::from_secs(30);
-
-/// How often a connection that turns out to be broken is replaced before the client hears of it.
-const ATTEMPTS: usize = 3;
-
-/// Puts a connection into a failed transaction block: the second statement always fails.
-const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+use wishes::Kept;
 
 /// The name of the console's database.
 pub const CONSOLE: &str = "pgbaton";
@@ -62,7 +63,35 @@ pub struct Session {
     stream: Stream,
     machine: Machine,
     lease: Option<Lease>,
+    /// The place of the node it belongs to, in the topology.
+    place: usize,
+    /// A connection that is ours but still needs settings, and whether it is to a replica.
+    half_taken: Option<(Lease, bool)>,
+    /// A connection to the primary that is kept for what it remembers while a replica serves a read.
+    aside: Option<Lease>,
     pool: Option<Arc<Pool>>,
+    primary_at: usize,
+    /// By the replica's place in the topology.
+    reader_pools: Vec<Option<Arc<Pool>>>,
+    /// The replica that was chosen, when no connection to it was idle.
+    picked: Option<usize>,
+    /// One that has just failed us.
+    avoid: Option<usize>,
+    freshness: Freshness,
+    /// What the primary said for a `strong` read has been taken into `freshness`.
+    is_strong_settled: bool,
+    wishes: Option<Box<Kept>>,
+    /// What the client was told of the primary at login.
+    told: Arc<Parameters>,
+    /// What a replica was sent, as the client sent it, while it may have to be sent elsewhere.
+    sent: Vec<u8>,
+    heals: u8,
+    /// Since when a replica has been at it, where that is measured.
+    taken: Option<Instant>,
+    measures_latency: bool,
+    /// Where the statement before went, for SHOW pgbaton.node and pgbaton.route; and the one under way.
+    previous: Option<(usize, Demand)>,
+    present: Option<(usize, Demand)>,
     startup: Arc<Startup>,
     /// Stands for the role and `startup`.
     identity: u64,
@@ -236,8 +265,9 @@ impl Session {
         }
         message::backend_key_data(&mut to_client, me.client.pid, &me.client.secret);
         message::ready_for_query(&mut to_client, b'I');
-        let machine = Machine::new(me.client.id, me.client.pid, parameters, settings.session_mode);
+        let machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
         let stalled = !unread.is_empty();
+        let measures_latency = shared.readers.settings.load().balance == Strategy::Fastest;
         Some(Box::new(Session {
             shared,
             database,
@@ -245,7 +275,24 @@ impl Session {
             stream,
             machine,
             lease: None,
+            place: 0,
+            half_taken: None,
+            aside: None,
             pool: None,
+            primary_at: 0,
+            reader_pools: Vec::new(),
+            picked: None,
+            avoid: None,
+            freshness: Freshness::default(),
+            is_strong_settled: false,
+            wishes: None,
+            told: parameters.clone(),
+            sent: Vec::new(),
+            heals: 0,
+            taken: None,
+            measures_latency,
+            previous: None,
+            present: None,
             startup,
             identity,
             credential,
@@ -269,6 +316,8 @@ impl Session {
                 Step::NeedServer => Box::pin(self.take_server()).await,
                 Step::Before(before) => Box::pin(self.do_before(before)).await,
                 Step::Rest => Box::pin(self.rest_slowly()).await,
+                Step::Heal(sqlstate) => self.heal(Some(sqlstate)),
+                Step::Explain => Box::pin(self.explain()).await,
                 Step::ServerGone(error) => Box::pin(self.lose_server(error)).await,
                 Step::Terminate | Step::ClientGone => false,
                 Step::ClientMalformed(error) => {
@@ -297,78 +346,6 @@ impl Session {
         message::fatal(&mut self.to_client, problem);
     }
 
-    fn want<'a>(&'a self) -> Want<'a> {
-        Want {
-            session: self.me.client.id,
-            worker: self.me.client.worker,
-            startup: &self.startup,
-            application_name: self.machine.parameters().get("application_name").unwrap_or(""),
-            credential: &self.credential,
-        }
-    }
-
-    /// The quick way to a server connection: an idle one that already has what this session needs.
-    pub(super) fn take_server_at_once(&mut self) -> bool {
-        if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
-            return false;
-        }
-        let Some(pool) = &self.pool else { return false };
-        if pool.is_retired() {
-            return false;
-        }
-        let Some(lease) = pool.take_idle(&self.want()) else { return false };
-        self.use_lease(lease)
-    }
-
-    /// Attaches a connection if that needs no statement of our own; else keeps it for [`take_server`](Self::take_server).
-    fn use_lease(&mut self, mut lease: Lease) -> bool {
-        let ready = self.machine.steps_to_attach(&lease.server().memory).is_empty();
-        if ready {
-            self.attach(&mut lease);
-        }
-        self.lease = Some(lease);
-        ready
-    }
-
-    fn attach(&mut self, lease: &mut Lease) {
-        let server = lease.server();
-        self.machine.attach(&mut server.memory, server.identity.pid, &mut self.to_client);
-        self.me.client.set_server(Some(server.identity.clone()));
-        self.me.client.set_activity(Activity::Active);
-    }
-
-    /// The other way: wait for a primary and a connection, and bring the connection to this session's state. Returns false
-    /// if the session is over.
-    async fn take_server(&mut self) -> bool {
-        if self.machine.takes_lost_block(&self.from_client) {
-            return self.refuse(&lost_transaction());
-        }
-        let me = self.me.client.clone();
-        // A cancel that came when an earlier wait was just over is not for this statement.
-        let _ = me.cancelled.notified().now_or_never();
-        me.set_activity(Activity::Waiting);
-        let result = tokio::select! {
-            biased;
-            () = me.cancelled.notified() => {
-                self.lease = None;
-                Err(Refusal::Ours(Problem::new("57014", "canceling statement due to user request")))
-            }
-            result = self.find_server() => result,
-        };
-        match result {
-            Ok(mut lease) => {
-                self.attach(&mut lease);
-                self.lease = Some(lease);
-                self.stalled = true;
-                true
-            }
-            Err(refusal) => {
-                self.me.client.set_activity(Activity::Idle);
-                self.refuse(&refusal.problem())
-            }
-        }
-    }
-
     /// Answers the message at the head of `from_client` with an error.
     fn refuse(&mut self, problem: &Problem) -> bool {
         match self.machine.refuse(&self.from_client, problem, &mut self.to_client) {
@@ -382,196 +359,6 @@ impl Session {
                 false
             }
         }
-    }
-
-    async fn find_server(&mut self) -> Result<Lease, Refusal> {
-        // Clients of a database whose functions just changed wait for the new facts, so that DDL passing here is
-        // known to everyone before its author is told it is done.
-        self.database.facts.refreshed().await;
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            let mut lease = match self.lease.take() {
-                Some(lease) => lease,
-                None => self.lease_from_primary().await?,
-            };
-            let steps = self.machine.steps_to_attach(&lease.server().memory);
-            if self.machine.status() != machine::Tx::Idle {
-                // A block whose server was lost goes on as what it is: failed, until the client ends it.
-                match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
-                    Ok(_) | Err(Exchange::Refused(_)) => return Ok(lease),
-                    Err(error) => {
-                        last = Some(error);
-                        continue;
-                    }
-                }
-            }
-            if steps.is_empty() {
-                return Ok(lease);
-            }
-            match lease.server().run(&steps, OWN_STATEMENT).await {
-                Ok(_) => {
-                    lease.server().memory.image = self.machine.image().clone();
-                    return Ok(lease);
-                }
-                // The connection is dropped with whatever part of the settings it took.
-                Err(Exchange::Refused(body)) => {
-                    let field = |tag| {
-                        crate::wire::fields::error_field(&body, tag)
-                            .map(|text| String::from_utf8_lossy(text).into_owned())
-                    };
-                    let text = field(b'M').unwrap_or_default();
-                    return Err(Refusal::Ours(
-                        Problem::new(
-                            "08006",
-                            format!("could not restore the session on another server connection: {text}"),
-                        )
-                        .hint("RESET ALL or DEALLOCATE what can no longer be set."),
-                    ));
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        let reason = last.map(|error| error.to_string()).unwrap_or_default();
-        Err(Refusal::Ours(Problem::new("08006", format!("could not prepare a server connection: {reason}"))))
-    }
-
-    /// A connection to the primary, waiting for one to be known.
-    async fn lease_from_primary(&mut self) -> Result<Lease, Refusal> {
-        let deadline = Instant::now() + self.shared.settings.load().hold;
-        loop {
-            let pool = self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
-            self.pool = Some(pool.clone());
-            match pool.acquire(&self.want()).await {
-                Ok(lease) => return Ok(lease),
-                Err(AcquireError::Retired) if Instant::now() < deadline => continue,
-                // The role's password was changed since this client logged in. An open session goes on in PostgreSQL,
-                // and here with the key of somebody who has logged in with the new one.
-                Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
-                    if sqlstate == "28P01" && self.take_newer_credential() =>
-                {
-                    continue;
-                }
-                Err(error) => {
-                    if let AcquireError::Connect(_) = &error {
-                        self.shared.look_now.notify_one();
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
-    fn take_newer_credential(&mut self) -> bool {
-        let newest = self.shared.credential(&self.me.client.user);
-        match newest {
-            Some(newest) if !Arc::ptr_eq(&newest, &self.credential) => {
-                self.credential = newest;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Does what a statement needs done before it is sent.
-    async fn do_before(&mut self, before: Before) -> bool {
-        if let Before::EmptyDatabases(databases) = &before {
-            for database in databases {
-                if let Some(known) = self.shared.known_database(database) {
-                    known.facts.let_go();
-                }
-                let closed = self.shared.pools.empty_database(database);
-                tracing::debug!(database, closed, "closed idle connections before a statement that needs them gone");
-                self.shared.forget_greetings();
-            }
-            return true;
-        }
-        if before == Before::FreshServer {
-            self.me.client.set_server(None);
-            let Some(lease) = self.lease.take() else { return true };
-            let fresh = lease.replace(&self.want()).await;
-            return match fresh {
-                Ok(mut lease) => {
-                    let steps = self.machine.steps_to_attach(&lease.server().memory);
-                    lease.server().memory.image = self.machine.image().clone();
-                    if !steps.is_empty() && lease.server().run(&steps, OWN_STATEMENT).await.is_err() {
-                        return self
-                            .refuse(&Problem::new("08006", "could not restore the session on a new connection"));
-                    }
-                    self.attach(&mut lease);
-                    self.lease = Some(lease);
-                    true
-                }
-                Err(error) => self.refuse(&Refusal::from(error).problem()),
-            };
-        }
-        let Some(lease) = &mut self.lease else { return true };
-        if self.machine.status() == machine::Tx::Failed {
-            // Nothing can be run in a failed transaction; the statement itself will be refused too.
-            return true;
-        }
-        let server = lease.server();
-        let result = match before {
-            Before::GoNative => {
-                let mut out = Vec::new();
-                message::query(&mut out, b"DEALLOCATE ALL");
-                let mut ready = 1;
-                for (_, text) in &self.machine.image().prepared {
-                    message::query(&mut out, text);
-                    ready += 1;
-                }
-                for (name, prepared) in self.machine.go_native(&mut server.memory) {
-                    message::raw(&mut out, b'P', &[&name, b"\0", &prepared.tail]);
-                    message::sync(&mut out);
-                    ready += 1;
-                }
-                server.exchange(&out, ready, OWN_STATEMENT).await
-            }
-            Before::RestoreName => server.run(&[self.machine.restore_name()], OWN_STATEMENT).await,
-            _ => server.run(&[b"DISCARD SEQUENCES".to_vec()], OWN_STATEMENT).await,
-        };
-        self.pass_overheard();
-        match result {
-            // A statement that can no longer be prepared will say so itself when it is used.
-            Ok(_) | Err(Exchange::Refused(_)) => true,
-            Err(Exchange::Lost(error)) => self.lose_server(error).await,
-            Err(Exchange::Timeout(limit)) => {
-                self.lose_server(std::io::Error::new(
-                    std::io::ErrorKind::TimedOut,
-                    format!("no answer for {} s", limit.as_secs()),
-                ))
-                .await
-            }
-        }
-    }
-
-    /// The server connection broke while this session used it.
-    pub(super) async fn lose_server(&mut self, error: std::io::Error) -> bool {
-        self.me.client.set_server(None);
-        self.me.client.set_activity(Activity::Idle);
-        self.shared.look_now.notify_one();
-        self.lease = None;
-        self.to_server.clear();
-        if self.machine.saw_fatal() {
-            // PostgreSQL has told the client why, and that the connection is over.
-            return false;
-        }
-        let pins = self.machine.pins();
-        if !pins.is_empty() {
-            let lost: Vec<_> = pins.iter().map(Pin::as_str).collect();
-            self.farewell(
-                &Problem::new("57P01", "terminating connection: the server it was tied to is gone")
-                    .detail(format!("Lost with it: {}. {error}", lost.join(", "))),
-            );
-            return false;
-        }
-        let problem = match self.machine.may_have_committed() {
-            true => Problem::new("08007", "server connection lost while the statement was running")
-                .detail(format!("It is not known whether its effects were committed. {error}")),
-            false => lost_transaction().detail(error.to_string()),
-        };
-        self.machine.answer_lost(&problem, &mut self.to_client);
-        self.stalled = !self.from_client.is_empty();
-        true
     }
 
     /// Passes on what the machine saw that others must know, before the client hears of it.
@@ -619,14 +406,14 @@ async fn greet(
     worker: usize,
 ) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
     let deadline = Instant::now() + shared.settings.load().hold;
-    let pool = shared.primary_pool(&database.name, user, deadline).await?;
+    let (pool, _) = shared.primary_pool(&database.name, user, deadline).await?;
     if pool.status().0 > 0
         && let Some((startup, parameters)) = database.greeting(user, startup)
     {
         let pid = pool.peek(&startup).map(|(_, pid)| pid);
         return Ok((startup, parameters, pid));
     }
-    let want = Want { session: 0, worker, startup, application_name, credential };
+    let want = Want { session: 0, worker, startup, application_name, credential, told: None };
     let mut lease = pool.acquire(&want).await?;
     let server = lease.server();
     let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
@@ -636,20 +423,20 @@ async fn greet(
 }
 
 impl Shared {
-    /// The pool of the primary, waiting until `deadline` for there to be one.
+    /// The pool of the primary and its place in the topology, waiting until `deadline` for there to be one.
     async fn primary_pool(
         &self,
         database: &Arc<str>,
         user: &Arc<str>,
         deadline: Instant,
-    ) -> Result<Arc<Pool>, Refusal> {
+    ) -> Result<(Arc<Pool>, usize), Refusal> {
         let mut topology = self.topology.clone();
         let since = Instant::now();
         loop {
             let now: Arc<Topology> = topology.borrow_and_update().clone();
-            if let Some(primary) = now.primary() {
+            if let (Some(primary), Some(at)) = (now.primary(), now.primary) {
                 let key = PoolKey { node: primary.address.id.clone(), database: database.clone(), user: user.clone() };
-                return Ok(self.pools.get(&key, &primary.address));
+                return Ok((self.pools.get(&key, &primary.address), at));
             }
             match tokio::time::timeout_at(deadline, topology.changed()).await {
                 Ok(Ok(())) => {}

@@ -82,6 +82,7 @@ impl Registry {
             effect,
             generation,
             shape: OnceLock::new(),
+            route: AtomicU64::new(0),
         })
     }
 }

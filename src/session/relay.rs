@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Session;
 use super::clients::{Activity, Wish};
+use super::known::{Known, VERDICTS};
 use super::machine::{self, Before, ClientStep, ServerStep};
 use super::sink::Sink;
 use crate::net::Stream;
@@ -49,6 +50,10 @@ pub enum Step {
     Before(Before),
     /// The server connection is at rest but cannot simply be given back.
     Rest,
+    /// A replica could not answer, and the client has heard nothing yet.
+    Heal([u8; 5]),
+    /// The client's next message is `EXPLAIN ROUTE`.
+    Explain,
     Terminate,
     ClientGone,
     ServerGone(io::Error),
@@ -229,16 +234,25 @@ impl Session {
         if send(&mut self.stream, cx, input, run, &mut self.to_client).is_err() {
             return Some(Step::ClientGone);
         }
-        if step == ServerStep::Rest {
-            self.me.client.transactions.fetch_add(1, Ordering::Relaxed);
-            return self.rest();
+        match step {
+            ServerStep::Rest => {
+                self.me.client.transactions.fetch_add(1, Ordering::Relaxed);
+                self.rest()
+            }
+            ServerStep::Heal(sqlstate) => Some(Step::Heal(sqlstate)),
+            ServerStep::More => None,
         }
-        None
     }
 
     /// The transaction is over: gives the connection back if that needs no waiting.
     fn rest(&mut self) -> Option<Step> {
+        self.note_served();
+        self.heals = 0;
         let mut pins = self.machine.pins();
+        if self.machine.is_on_replica() {
+            // What pins the session is on the connection kept aside.
+            pins = Pins::EMPTY;
+        }
         if pins == Pins::of(sql::Pin::Sequence) {
             let since = *self.soft_since.get_or_insert_with(Instant::now);
             let had_its_answer = !self.machine.advanced_last() || since.elapsed() > SOFTLY * 4;
@@ -270,6 +284,9 @@ impl Session {
         if let Some(lease) = self.lease.take() {
             lease.release();
         }
+        if self.aside.is_some() {
+            self.take_back();
+        }
         None
     }
 
@@ -277,6 +294,12 @@ impl Session {
     /// them, still know. A client that wants them asks at once: it goes without after [`SOFTLY`] of silence, after a
     /// statement that advanced no sequence (it has had its answer), and in any case after four times that.
     fn let_go_softly(&mut self) -> Option<Step> {
+        if let Some(lease) = self.aside.take() {
+            self.machine.set_pins(Pins::EMPTY);
+            self.me.client.set_pins(Pins::EMPTY);
+            lease.release();
+            return None;
+        }
         let only_memory = self.machine.pins() == Pins::of(sql::Pin::Sequence);
         if only_memory && self.lease.is_some() && self.machine.is_at_rest() && self.rested.elapsed() > SOFTLY {
             self.machine.set_pins(Pins::EMPTY);
@@ -320,20 +343,17 @@ impl Session {
         self.stalled = false;
         let mut at = 0;
         loop {
+            self.refresh_wishes();
             let rest = &input[at..];
             let mut sink = Sink::new(rest, &mut self.to_server);
-            let suspects = self.database.facts.suspects();
-            let context = machine::Context {
-                suspects: &suspects,
-                registry: &self.database.registry,
-                ddl_generation: self.database.facts.ddl_generation(),
-                identity: self.identity,
-                max_inspect: self.max_inspect,
-                max_prepared: self.max_prepared,
-                sequence_memory: self.sequence_use.is_likely(),
-            };
+            let known = Known::of(&self.database, &self.shared);
             let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
-            let (taken, step) = match self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context) {
+            let limits = (self.max_inspect, self.max_prepared, self.sequence_use.is_likely());
+            let result = VERDICTS.with(|verdicts| {
+                let context = known.context(&self.database, &self.wishes, self.identity, limits, verdicts);
+                self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context)
+            });
+            let (taken, step) = match result {
                 Ok(result) => result,
                 Err(error) => {
                     // What came before is sound, and a server that waits for it could not be given back.
@@ -343,7 +363,9 @@ impl Session {
                 }
             };
             let run = sink.finish();
-            drop(suspects);
+            if self.machine.is_armed() {
+                self.keep_sent(&rest[..taken]);
+            }
             if self.machine.happened != machine::Happened::default() {
                 self.note_happened();
             }
@@ -371,6 +393,23 @@ impl Session {
                     self.stalled = true;
                     Some(Step::Before(before))
                 }
+                ClientStep::SetAside => {
+                    self.me.client.set_server(None);
+                    self.aside = self.lease.take();
+                    continue;
+                }
+                ClientStep::GiveBack => {
+                    let step = self.rest();
+                    if step.is_none() && !(self.lease.is_some() && self.machine.is_on_replica()) {
+                        continue;
+                    }
+                    self.stalled = true;
+                    step
+                }
+                ClientStep::Explain => {
+                    self.stalled = true;
+                    Some(Step::Explain)
+                }
                 ClientStep::Terminate => Some(Step::Terminate),
             };
             self.keep(&input[at..]);
@@ -386,6 +425,16 @@ impl Session {
                 return self.rest();
             }
             return outcome;
+        }
+    }
+
+    /// What a replica is sent is kept until it has begun to answer, as far as that is little.
+    fn keep_sent(&mut self, bytes: &[u8]) {
+        if self.sent.len() + bytes.len() > READ_SIZE {
+            self.sent = Vec::new();
+            self.machine.disarm();
+        } else {
+            self.sent.extend_from_slice(bytes);
         }
     }
 

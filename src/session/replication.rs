@@ -24,7 +24,7 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
     let deadline = Instant::now() + settings.hold;
     let user: Arc<str> = (&*user).into();
     let database: Arc<str> = (&*database).into();
-    let pool = match shared.primary_pool(&database, &user, deadline).await {
+    let (pool, _) = match shared.primary_pool(&database, &user, deadline).await {
         Ok(pool) => pool,
         Err(refusal) => {
             turn_away(stream, pending, &refusal.problem()).await;

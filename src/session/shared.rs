@@ -1,6 +1,6 @@
 //! What sessions share: the settings, the pools, the picture of the cluster, and what is known of each database.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use tokio::sync::{Notify, watch};
 use super::clients::Clients;
 use super::login::LoginContext;
 use super::prepared::Registry;
+use super::readers::Readers;
+pub use super::routes::{Route, Routes};
 use crate::auth::Credential;
 use crate::catalog::Facts;
 use crate::pool::memory::Parameters;
@@ -36,6 +38,9 @@ pub struct Shared {
     /// Asks the monitor to look at the nodes at once.
     pub look_now: Arc<Notify>,
     pub clients: Arc<Clients>,
+    pub readers: Readers,
+    /// Where statements went, and why.
+    pub routes: Routes,
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
     /// What the last client of each role showed at login and a server accepted.
     credentials: Mutex<HashMap<Arc<str>, Arc<Credential>>>,
@@ -89,6 +94,8 @@ impl SequenceUse {
 /// One database as sessions know it.
 pub struct Database {
     pub name: Arc<str>,
+    /// Tells it from all others, also from one of the same name before.
+    pub number: u64,
     pub registry: Registry,
     pub facts: Arc<Facts>,
     /// What is known of clients of each role and application_name as to currval and lastval.
@@ -106,6 +113,8 @@ impl Shared {
         pools: Pools,
         topology: watch::Receiver<Arc<Topology>>,
         look_now: Arc<Notify>,
+        readers: Readers,
+        workers: usize,
         watch_database: Box<dyn Fn(Arc<str>, Arc<Facts>) + Send + Sync>,
     ) -> Self {
         Shared {
@@ -115,6 +124,8 @@ impl Shared {
             topology,
             look_now,
             clients: Arc::default(),
+            readers,
+            routes: Routes::new(workers),
             databases: Mutex::default(),
             credentials: Mutex::default(),
             watch_database,
@@ -168,8 +179,10 @@ impl Shared {
 
 impl Database {
     pub fn new(name: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Database {
             name: name.into(),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             registry: Registry::with_secret_names(),
             facts: Arc::new(Facts::default()),
             sequence_users: Mutex::default(),

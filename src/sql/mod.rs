@@ -12,11 +12,14 @@ pub mod lexer;
 mod pins;
 mod quote;
 mod set_config;
+mod setting_value;
+pub mod shape;
 mod suspects;
 mod words;
 
 pub use pins::PinSet as Pins;
 pub use quote::{quote_ident, quote_literal};
+pub use setting_value::{schemas_of, setting_values};
 
 /// Why a session must keep its server connection between transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

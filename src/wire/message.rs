@@ -32,6 +32,13 @@ impl Problem {
         self
     }
 
+    /// The body of its ErrorResponse, for where one is said in another's place.
+    pub fn body(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        error(&mut out, self);
+        out.split_off(super::frame::HEADER)
+    }
+
     fn fields(&self, severity: &str) -> Vec<(u8, String)> {
         let mut fields = vec![
             (b'S', severity.to_owned()),
@@ -98,6 +105,30 @@ pub const CLOSE_COMPLETE: [u8; 5] = [b'3', 0, 0, 0, 4];
 
 pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
     raw(out, b'Q', &[sql, b"\0"]);
+}
+
+/// RowDescription and DataRows of a table whose columns are all text (type 25).
+pub fn text_table<const N: usize>(out: &mut Vec<u8>, columns: &[&str; N], rows: Vec<[String; N]>) {
+    let count = (N as u16).to_be_bytes();
+    let mut body = count.to_vec();
+    for column in columns {
+        body.extend_from_slice(column.as_bytes());
+        // No table, type text of variable size, no modifier, text format.
+        body.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
+    }
+    raw(out, b'T', &[&body]);
+    for row in rows {
+        let mut body = count.to_vec();
+        for value in row {
+            body.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            body.extend_from_slice(value.as_bytes());
+        }
+        raw(out, b'D', &[&body]);
+    }
+}
+
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    raw(out, b'C', &[tag.as_bytes(), b"\0"]);
 }
 
 pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {

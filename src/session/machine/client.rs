@@ -3,13 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::plan::{Demand, Fit, Plan, Why, explain_route, own_show};
 use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
 };
 use crate::pool::memory::{Memory, Prepared};
+use crate::route::Class;
 use crate::session::sink::Sink;
-use crate::sql::{Dialect, Kind, Pin, Statement, Suspects, analysis};
+use crate::session::wishes;
+use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, analysis};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
 use crate::wire::message;
@@ -101,6 +104,12 @@ impl Machine {
             if !whole && !streams {
                 return Ok((at, ClientStep::More));
             }
+            if head.tag == b'Q' && self.queue.is_empty() && explain_route(&seen[HEADER..]).is_some() {
+                return Ok((at, ClientStep::Explain));
+            }
+            if let Some(step) = self.place(head.tag, here, memory.is_some(), context) {
+                return Ok((at, step));
+            }
             let Some(memory) = memory.as_deref_mut() else {
                 return Ok((at, ClientStep::NeedServer));
             };
@@ -112,6 +121,7 @@ impl Machine {
                 Taken::Yes => seen.len(),
                 Taken::Dropped => {
                     self.done_before = false;
+                    self.is_planned = false;
                     at += seen.len();
                     self.client_rest = Rest { bytes: head.total - seen.len(), dropped: true };
                     continue;
@@ -124,9 +134,69 @@ impl Machine {
                 }
             };
             self.done_before = false;
+            self.is_planned = false;
             at += taken;
             self.client_rest = Rest { bytes: head.total - taken, dropped: false };
         }
+    }
+
+    /// Before the first message of a transaction: whether it may be sent where we are, or has to wait, or go elsewhere.
+    fn place(&mut self, tag: u8, here: &[u8], has_server: bool, context: &Context<'_>) -> Option<ClientStep> {
+        if matches!(tag, b'S' | b'H' | b'c' | b'f') {
+            return None;
+        }
+        if self.status != Tx::Idle || self.unsynced {
+            if !has_server {
+                // What is left of a lost block.
+                self.demand_primary(Why::Transaction);
+            }
+            return None;
+        }
+        let is_soft = has_server && !self.on_replica && self.queue.is_empty() && self.pins == Pins::of(Pin::Sequence);
+        if has_server && !self.on_replica && !(is_soft && context.reads) {
+            return None;
+        }
+        if !self.is_planned
+            && let Plan::Wait = self.plan(here, context)
+        {
+            return Some(ClientStep::More);
+        }
+        match self.demand {
+            Demand::Replica(_) if is_soft => Some(ClientStep::SetAside),
+            Demand::Primary(_) if self.on_replica && has_server => match self.queue.is_empty() {
+                true => Some(ClientStep::GiveBack),
+                false => Some(ClientStep::Full),
+            },
+            _ => None,
+        }
+    }
+
+    /// Sends what is bound to fail in place of a query that must not run here, whose error will be `problem`.
+    pub(super) fn refuse_query(
+        &mut self,
+        problem: &message::Problem,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+    ) -> Taken {
+        self.unnamed = None;
+        memory.unnamed = 0;
+        self.unsynced = false;
+        message::query(to_server.insert(), b"ROLLBACK TO SAVEPOINT pgbaton_refused");
+        self.expect(Due::RefusedQuery(problem.body().into()));
+        Taken::Dropped
+    }
+
+    /// What a READ ONLY transaction hears that has read from a replica and now wants what only the primary has.
+    fn elsewhere(&mut self, text: &[u8], context: &Context<'_>) -> message::Problem {
+        self.distrusts_replicas = true;
+        let judged = self.judge(text, context);
+        let reason = judged.verdict.reasons.first().cloned().unwrap_or_default();
+        message::Problem::new(
+            "40001",
+            "this READ ONLY transaction reads from a replica, where the statement cannot run",
+        )
+        .detail(reason)
+        .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
     }
 
     fn message(
@@ -190,6 +260,10 @@ impl Machine {
             b'F' => {
                 // Large-object functions are the builtins called this way; what else it may be is not known by number.
                 let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
+                if self.on_replica && self.status == Tx::Block {
+                    let problem = self.elsewhere(b"", context);
+                    return Ok(self.refuse_query(&problem, memory, to_server));
+                }
                 let oid = u32::from_be_bytes(*oid);
                 if oid >= 16_384 || FASTPATH_SESSION_FUNCTIONS.contains(&oid) {
                     self.pins.insert(Pin::Opaque);
@@ -242,8 +316,36 @@ impl Machine {
             self.pins.insert(Pin::Oversized);
         } else {
             let text = body.strip_suffix(b"\0").ok_or(Malformed::Body(b'Q'))?;
-            let analysis = analysis::analyze(text, self.dialect(), context.suspects);
+            // A read has no effect on its session.
+            let reads = self.is_planned && self.verdict.as_ref().is_some_and(|verdict| verdict.class == Class::Read);
+            let analysis = match reads {
+                true => Analysis::default(),
+                false => analysis::analyze(text, self.dialect(), context.suspects),
+            };
             self.note_sequence(text, context);
+            if let Some(name) = own_show(text)
+                && self.is_quiet()
+                && !self.done_before
+            {
+                return Ok(Taken::Wait(Before::Publish(name.into())));
+            }
+            if self.on_replica || !self.block.opening.is_empty() {
+                match self.fits_block(text, &analysis.statements, context) {
+                    Fit::Goes => {}
+                    Fit::Moves(before) => return Ok(Taken::Wait(before)),
+                    Fit::Refused => {
+                        let problem = self.elsewhere(text, context);
+                        return Ok(self.refuse_query(&problem, memory, to_server));
+                    }
+                }
+            }
+            if let Some(problem) = analysis.statements.iter().find_map(wrong_setting) {
+                return Ok(self.refuse_query(&problem, memory, to_server));
+            }
+            let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
+            if is_begin || self.on_replica || !self.block.opening.is_empty() {
+                self.note_opening(text, is_begin, context);
+            }
             if !analysis.statements.iter().all(is_plain) {
                 if let Some(before) = self.before(&analysis.statements, memory) {
                     return Ok(Taken::Wait(before));
@@ -296,6 +398,27 @@ impl Machine {
         let (name, tail) = fields::cstr(body).ok_or(Malformed::Body(b'P'))?;
         let (text, _) = fields::cstr(tail).ok_or(Malformed::Body(b'P'))?;
         self.note_sequence(text, context);
+        if self.is_quiet() && !self.done_before {
+            if let Some(name) = own_show(text) {
+                return Ok(Taken::Wait(Before::Publish(name.into())));
+            }
+            if self.status == Tx::Block && (self.on_replica || !self.block.opening.is_empty()) {
+                let effect = self.effect_of(text, context);
+                let kinds = effect.as_deref().map_or(&[][..], std::slice::from_ref);
+                // One that may not run there is refused when it is to run.
+                if let Fit::Moves(before) = self.fits_block(text, kinds, context) {
+                    return Ok(Taken::Wait(before));
+                }
+            }
+        }
+        if has_prefix(text, b"set")
+            && let Some(problem) = self.effect_of(text, context).as_deref().and_then(wrong_setting)
+        {
+            self.unsynced = true;
+            message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
+            self.expect(Due::Refused(problem.body().into()));
+            return Ok(Taken::Dropped);
+        }
         if name.is_empty() || self.native {
             let effect = self.effect_of(text, context);
             if let Some(statement) = &effect
@@ -391,6 +514,20 @@ impl Machine {
             (None, Some(unnamed)) if name.is_empty() => unnamed.effect.clone(),
             _ => None,
         };
+        if self.on_replica || !self.block.opening.is_empty() || is_begin(effect.as_deref()) {
+            match self.bind_in_block(name, prepared.as_deref(), effect.as_deref(), context) {
+                Fit::Goes => {}
+                Fit::Moves(before) => return Ok(Taken::Wait(before)),
+                Fit::Refused => {
+                    let text = self.text_of_statement(name, prepared.as_deref());
+                    let problem = self.elsewhere(&text, context);
+                    self.unsynced = true;
+                    message::raw(to_server.insert(), b'B', &[b"\0", NOWHERE, b"\0", &[0; 6]]);
+                    self.expect(Due::Refused(problem.body().into()));
+                    return Ok(Taken::Dropped);
+                }
+            }
+        }
         let mut resolved = None;
         if let Some(statement) = effect {
             if let Some(before) = self.before(std::slice::from_ref(&*statement), memory) {
@@ -446,6 +583,34 @@ impl Machine {
         }
         self.expect(Due::Bind);
         Ok(Taken::Yes)
+    }
+
+    fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
+        let tail = match (prepared, &self.unnamed) {
+            (Some(prepared), _) => &prepared.tail[..],
+            (None, Some(unnamed)) if name.is_empty() => &unnamed.tail[..],
+            _ => &[],
+        };
+        fields::cstr(tail).map_or(tail, |(text, _)| text).to_vec()
+    }
+
+    fn bind_in_block(
+        &mut self,
+        name: &[u8],
+        prepared: Option<&Prepared>,
+        effect: Option<&Statement>,
+        context: &Context<'_>,
+    ) -> Fit {
+        let text = self.text_of_statement(name, prepared);
+        if self.status == Tx::Block {
+            let kinds = effect.map_or(&[][..], std::slice::from_ref);
+            match self.fits_block(&text, kinds, context) {
+                Fit::Goes => {}
+                other => return other,
+            }
+        }
+        self.note_opening(&text, is_begin(effect), context);
+        Fit::Goes
     }
 
     fn close(
@@ -577,7 +742,8 @@ impl Machine {
         to_client: &mut Vec<u8>,
         before: impl FnOnce() -> (Box<[u8]>, Option<Arc<Prepared>>),
     ) {
-        if self.queue.is_empty() {
+        // What a replica is asked may have to be asked again: nothing is said before it has answered.
+        if self.queue.is_empty() && !self.is_armed {
             to_client.extend_from_slice(bytes);
         } else {
             self.expect(Due::Local(bytes, Some(Box::new(before()))));
@@ -597,6 +763,22 @@ impl Machine {
 /// pg_advisory_lock and its kin, set_config: the builtins that change a session when called by number
 /// (pg_proc.dat of PostgreSQL 14 to 18).
 const FASTPATH_SESSION_FUNCTIONS: [u32; 9] = [2078, 2880, 2881, 2882, 2883, 2884, 2886, 2887, 2888];
+
+fn is_begin(effect: Option<&Statement>) -> bool {
+    effect.is_some_and(|statement| statement.kind == Kind::Begin)
+}
+
+fn has_prefix(text: &[u8], word: &[u8]) -> bool {
+    text.trim_ascii_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// A SET of one of our own settings that cannot be.
+fn wrong_setting(statement: &Statement) -> Option<message::Problem> {
+    match &statement.kind {
+        Kind::Set { name, text } => wishes::check(name, text).err(),
+        _ => None,
+    }
+}
 
 fn effect(text: &[u8], dialect: Dialect, suspects: &Suspects) -> Option<Arc<Statement>> {
     let statement = analysis::analyze(text, dialect, suspects).statements.into_iter().next()?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::heal::FirstWords;
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
 use crate::pool::memory::{Memory, PREFIX, Prepared, UNKNOWN};
 use crate::session::sink::Sink;
@@ -26,6 +27,16 @@ impl Machine {
         max_inspect: usize,
     ) -> Result<(usize, ServerStep), Malformed> {
         let mut at = 0;
+        if self.is_armed {
+            match self.first_words(input) {
+                FirstWords::Wait => return Ok((0, ServerStep::More)),
+                FirstWords::Heal(sqlstate) => return Ok((0, ServerStep::Heal(sqlstate))),
+                FirstWords::Go => {
+                    self.is_armed = false;
+                    self.settle_front(to_client.insert());
+                }
+            }
+        }
         loop {
             if self.server_rest.bytes > 0 {
                 let taken = self.server_rest.bytes.min(input.len() - at);
@@ -139,7 +150,7 @@ impl Machine {
 
     fn ready(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
         match self.queue.front() {
-            Some(Expect { due: Due::Query(_) | Due::Sync | Due::FunctionCall, .. }) => {
+            Some(Expect { due: Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall, .. }) => {
                 self.queue.pop_front();
             }
             // One too many can only follow a COPY that failed before it had read a Sync: pass it on as it is.
@@ -153,6 +164,7 @@ impl Machine {
         self.copy_in = false;
         if self.status == Tx::Idle {
             self.unsettled = false;
+            self.block.clear();
             if self.failed {
                 self.pending.clear();
             } else if !self.pending.is_empty() {
@@ -194,16 +206,25 @@ impl Machine {
         if fields::error_field(body, b'V').or(fields::error_field(body, b'S')) == Some(b"FATAL")
             || fields::error_field(body, b'V') == Some(b"PANIC")
         {
+            // The client's connection does not end with that of a replica.
+            if self.on_replica {
+                return Keep::Drop;
+            }
             self.fatal = true;
             return Keep::Pass;
         }
         self.failed = true;
         self.verifying = false;
-        if fields::error_field(body, b'C') == Some(b"25006") {
+        if fields::error_field(body, b'C') == Some(b"25006") && !self.on_replica {
             self.happened.read_only_refusal = true;
         }
         let refusal = match self.queue.front_mut() {
             Some(Expect { due: Due::Refused(body), .. }) => Some(std::mem::take(body)),
+            Some(Expect { due: Due::RefusedQuery(body), .. }) => {
+                let mut bytes = Vec::new();
+                message::raw(&mut bytes, b'E', &[body]);
+                return Keep::Instead(bytes);
+            }
             _ => None,
         };
         // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
@@ -248,7 +269,7 @@ impl Machine {
     }
 
     /// A message the server skipped after an error did not happen.
-    fn undo(&mut self, skipped: Due, memory: &mut Memory) {
+    pub(super) fn undo(&mut self, skipped: Due, memory: &mut Memory) {
         match skipped {
             Due::Parse(Some(parsing)) => {
                 memory.forget(parsing.id);
@@ -295,6 +316,10 @@ impl Machine {
     fn parameter(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
         let Some((name, value)) = fields::parameter_status(body) else { return Keep::Pass };
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return Keep::Pass };
+        // A session at the proxy is a primary's, whatever serves it; a promotion of what serves it is not its affair.
+        if name == "in_hot_standby" {
+            return Keep::Drop;
+        }
         let together = Arc::ptr_eq(&memory.parameters, &self.parameters);
         Arc::make_mut(&mut memory.parameters).set(name, value);
         if silent {
@@ -309,6 +334,7 @@ impl Machine {
         } else {
             Arc::make_mut(&mut self.parameters).set(name, value);
         }
+        self.read_manner();
         Keep::Pass
     }
 

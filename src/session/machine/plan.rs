@@ -1,0 +1,618 @@
+//! Where what the client sends next may run: read as a whole before any of it is sent anywhere.
+//!
+//! A simple Query is judged by its text, a pipeline up to its Sync by its strongest member. Within a transaction block on
+//! a replica each statement is looked at: what would mean something else there moves the block to the primary while nothing
+//! but its opening (BEGIN, SET TRANSACTION, SET LOCAL) has run, and is refused after that.
+
+use std::sync::Arc;
+
+use super::{Before, Context, Machine, Tx};
+use crate::pool::memory::Prepared;
+use crate::route::names::Path;
+use crate::route::{Class, Target, Verdict};
+use crate::session::verdicts::{Judged, Reading};
+use crate::sql::shape::Hint;
+use crate::sql::{Kind, Pin, Pins, Statement};
+use crate::wire::fields;
+use crate::wire::frame::{self, HEADER};
+
+/// How much of a pipeline is gathered to find its Sync before a server is chosen; a longer one goes to the primary.
+const LONGEST_PIPELINE: usize = 32 * 1024;
+
+/// The longest opening of a block that is kept to be said again elsewhere.
+const LONGEST_OPENING: usize = 4096;
+
+/// Where a transaction or autocommit statement has to run, and the short word for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Demand {
+    Primary(Why),
+    Replica(Why),
+}
+
+/// Why something goes where it goes. The fixed set that counters have labels from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Why {
+    Read,
+    ReadOnlyTransaction,
+    Write,
+    MayWrite,
+    MeansSomethingElse,
+    Transaction,
+    SessionState,
+    Unreadable,
+    Pinned,
+    OpenPipeline,
+    TooLong,
+    AskedFor,
+    Disabled,
+    NoReplica,
+    NotFresh,
+    Retry,
+}
+
+impl Why {
+    pub const ALL: [Why; 16] = [
+        Why::Read,
+        Why::ReadOnlyTransaction,
+        Why::Write,
+        Why::MayWrite,
+        Why::MeansSomethingElse,
+        Why::Transaction,
+        Why::SessionState,
+        Why::Unreadable,
+        Why::Pinned,
+        Why::OpenPipeline,
+        Why::TooLong,
+        Why::AskedFor,
+        Why::Disabled,
+        Why::NoReplica,
+        Why::NotFresh,
+        Why::Retry,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Read => "read",
+            Why::ReadOnlyTransaction => "read-only transaction",
+            Why::Write => "write",
+            Why::MayWrite => "may write",
+            Why::MeansSomethingElse => "means something else on a replica",
+            Why::Transaction => "transaction",
+            Why::SessionState => "session state",
+            Why::Unreadable => "unreadable",
+            Why::Pinned => "pinned",
+            Why::OpenPipeline => "open pipeline",
+            Why::TooLong => "too long",
+            Why::AskedFor => "asked for",
+            Why::Disabled => "routing is off",
+            Why::NoReplica => "no replica",
+            Why::NotFresh => "no replica is fresh enough",
+            Why::Retry => "retried on the primary",
+        }
+    }
+}
+
+/// What reading ahead came to.
+pub(super) enum Plan {
+    /// Its end has not come yet.
+    Wait,
+    Run(Demand),
+}
+
+/// What a statement within a block on a replica is to be done with.
+pub(super) enum Fit {
+    Goes,
+    Moves(Before),
+    Refused,
+}
+
+/// A block that is open, as far as where it runs depends on it.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// The texts that opened it, as one: BEGIN, SET TRANSACTION, SET LOCAL. Empty once anything else has run.
+    pub opening: Vec<u8>,
+    /// It is declared READ ONLY.
+    pub is_declared: bool,
+}
+
+impl Block {
+    pub fn clear(&mut self) {
+        self.opening.clear();
+        if self.opening.capacity() > 256 {
+            self.opening = Vec::new();
+        }
+        self.is_declared = false;
+    }
+
+    fn add(&mut self, text: &[u8]) {
+        if self.opening.len() + text.len() > LONGEST_OPENING {
+            self.opening.clear();
+            return;
+        }
+        if !self.opening.is_empty() {
+            // The text before may end in a comment.
+            self.opening.extend_from_slice(b"\n;");
+        }
+        self.opening.extend_from_slice(text);
+    }
+}
+
+/// By their numbers.
+pub const CLASSES: [Class; 15] = [
+    Class::Empty,
+    Class::Read,
+    Class::Volatile,
+    Class::Differs,
+    Class::Write,
+    Class::BeginReadOnly,
+    Class::Begin,
+    Class::BeginReadWrite,
+    Class::SetReadOnly,
+    Class::Transaction,
+    Class::SetLocal,
+    Class::Session,
+    Class::Cursor,
+    Class::Execute,
+    Class::Unreadable,
+];
+
+/// What is remembered of a prepared statement's verdict: for which names and path, which class, which hint.
+fn pack(context: &Context<'_>, class: Class, hint: Option<Hint>) -> u64 {
+    let hint = match hint {
+        None => 0,
+        Some(Hint::Primary) => 1,
+        Some(Hint::Replica) => 2,
+    };
+    stamp(context) | u64::from(class as u8 + 1) << 2 | hint
+}
+
+fn stamp(context: &Context<'_>) -> u64 {
+    (context.names_version & 0xff_ffff) << 40 | (context.scope & 0xffff_ffff) << 8
+}
+
+fn unpack(context: &Context<'_>, packed: u64) -> Option<(Class, Option<Hint>)> {
+    if packed & !0xff != stamp(context) {
+        return None;
+    }
+    let class = CLASSES.get((usize::try_from(packed & 0xff).ok()? >> 2).checked_sub(1)?)?;
+    let hint = match packed & 3 {
+        1 => Some(Hint::Primary),
+        2 => Some(Hint::Replica),
+        _ => None,
+    };
+    Some((*class, hint))
+}
+
+/// The text of a Parse's tail.
+fn text_of(tail: &[u8]) -> &[u8] {
+    fields::cstr(tail).map_or(tail, |(text, _)| text)
+}
+
+/// `SHOW pgbaton.…`, which is answered from what the session knows: the name after the dot, in lower case.
+pub(super) fn own_show(text: &[u8]) -> Option<String> {
+    let rest = text.trim_ascii();
+    if !rest.get(..4)?.eq_ignore_ascii_case(b"show") {
+        return None;
+    }
+    let rest = rest[4..].trim_ascii().strip_suffix(b";").unwrap_or(rest[4..].trim_ascii()).trim_ascii();
+    let name = rest.get(8..).filter(|_| rest[..8].eq_ignore_ascii_case(b"pgbaton."))?;
+    let is_name = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    is_name.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
+}
+
+/// `EXPLAIN ROUTE …`: what is to be explained.
+pub fn explain_route(text: &[u8]) -> Option<&[u8]> {
+    let rest = text.trim_ascii_start();
+    if !rest.get(..7)?.eq_ignore_ascii_case(b"explain") || !rest.get(7)?.is_ascii_whitespace() {
+        return None;
+    }
+    let rest = rest[7..].trim_ascii_start();
+    (rest.get(..5)?.eq_ignore_ascii_case(b"route") && rest.get(5)?.is_ascii_whitespace()).then(|| &rest[6..])
+}
+
+fn begins_with_set(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    // A comment may hide the word.
+    text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"))
+        || text.starts_with(b"/*")
+        || text.starts_with(b"--")
+}
+
+fn why(class: Class) -> Why {
+    match class {
+        Class::Empty | Class::Read => Why::Read,
+        Class::BeginReadOnly => Why::ReadOnlyTransaction,
+        Class::Volatile => Why::MayWrite,
+        Class::Differs => Why::MeansSomethingElse,
+        Class::Write => Why::Write,
+        Class::Begin | Class::BeginReadWrite | Class::SetReadOnly | Class::Transaction | Class::SetLocal => {
+            Why::Transaction
+        }
+        Class::Session | Class::Cursor | Class::Execute => Why::SessionState,
+        Class::Unreadable => Why::Unreadable,
+    }
+}
+
+impl Machine {
+    /// The verdict on a text of this session.
+    pub fn judge(&self, text: &[u8], context: &Context<'_>) -> Judged {
+        context.verdicts.borrow_mut().judge(text, &self.reading(context))
+    }
+
+    fn reading<'c>(&self, context: &Context<'c>) -> Reading<'c> {
+        let manner = self.manner();
+        // The search_path may be the transaction's own.
+        let (path, scope) = match self.unsettled {
+            true => (&Path::Unknown, !context.scope),
+            false => (context.path, context.scope),
+        };
+        Reading {
+            dialect: manner.dialect,
+            is_utf8: manner.is_utf8,
+            names: context.names,
+            names_version: context.names_version,
+            path,
+            scope,
+        }
+    }
+
+    /// A replica has refused to write for what begins with these bytes: it is no read, whatever the catalog says.
+    pub fn distrust(&mut self, input: &[u8], context: &Context<'_>) {
+        let mut rest = input;
+        while let Ok(Some(head)) = frame::client_header(rest) {
+            let Some(body) = rest.get(HEADER..head.total) else { return };
+            rest = &rest[head.total..];
+            let text = match head.tag {
+                b'Q' => body.strip_suffix(b"\0"),
+                b'P' => fields::cstr(body).map(|(_, tail)| text_of(tail)),
+                b'B' => {
+                    let name = fields::bind_names(body).map(|(_, name, _)| name);
+                    if let Some(prepared) = name.and_then(|name| self.statements.get(name)) {
+                        let refused = pack(context, Class::Write, None);
+                        prepared.route.store(refused, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    None
+                }
+                _ => None,
+            };
+            if let Some(text) = text {
+                context.verdicts.borrow_mut().distrust(text, &self.reading(context));
+            }
+        }
+    }
+
+    /// What a text is, and where it would go between transactions.
+    pub fn explain(&self, text: &[u8], context: &Context<'_>) -> (Judged, Demand) {
+        let judged = self.judge(text, context);
+        let demand = match self.may_leave(context) {
+            Err(why) => Demand::Primary(why),
+            Ok(()) => self.demand_of(judged.class(), judged.hint, Some(&judged.verdict), context),
+        };
+        (judged, demand)
+    }
+
+    /// What was planned is planned again: the names may mean something else by now.
+    pub fn replan(&mut self, input: &[u8], context: &Context<'_>) {
+        if self.status == Tx::Idle && self.is_planned {
+            self.is_planned = false;
+            if let Plan::Wait = self.plan(input, context) {
+                self.demand_primary(Why::OpenPipeline);
+            }
+        }
+    }
+
+    /// Whether reads of this session may leave the primary at all, pins aside.
+    fn may_leave(&self, context: &Context<'_>) -> Result<(), Why> {
+        if !context.reads {
+            return Err(Why::Disabled);
+        }
+        if context.target == Target::Primary {
+            return Err(Why::AskedFor);
+        }
+        // A session that has advanced a sequence keeps its connection to the primary aside meanwhile.
+        if !self.pins.is_empty() && self.pins != Pins::of(Pin::Sequence) || self.native {
+            return Err(Why::Pinned);
+        }
+        Ok(())
+    }
+
+    /// Where the whole of what begins at `input` must run; asked between transactions.
+    pub(super) fn plan(&mut self, input: &[u8], context: &Context<'_>) -> Plan {
+        self.verdict = None;
+        let plan = match self.may_leave(context) {
+            Err(why) => Plan::Run(Demand::Primary(why)),
+            Ok(()) => self.read_ahead(input, context),
+        };
+        if let Plan::Run(demand) = plan {
+            self.demand = demand;
+            self.is_planned = true;
+        }
+        plan
+    }
+
+    fn read_ahead(&mut self, input: &[u8], context: &Context<'_>) -> Plan {
+        let primary = |why| Plan::Run(Demand::Primary(why));
+        let Ok(Some(head)) = frame::client_header(input) else { return primary(Why::Unreadable) };
+        match head.tag {
+            b'Q' if head.total > context.max_inspect => primary(Why::TooLong),
+            b'Q' => match input.get(HEADER..head.total).and_then(|body| body.strip_suffix(b"\0")) {
+                None => Plan::Wait,
+                Some(text) => {
+                    let judged = self.judge(text, context);
+                    self.verdict = Some(judged.verdict.clone());
+                    Plan::Run(self.demand_of(judged.class(), judged.hint, Some(&judged.verdict), context))
+                }
+            },
+            b'P' | b'B' | b'D' | b'C' | b'E' => self.read_pipeline(input, context),
+            _ => primary(Why::SessionState),
+        }
+    }
+
+    /// A pipeline, up to its Sync.
+    fn read_pipeline(&mut self, input: &[u8], context: &Context<'_>) -> Plan {
+        let mut rest = input;
+        let mut parsed: smallvec::SmallVec<[(&[u8], Class, Option<Hint>, bool); 2]> = smallvec::SmallVec::new();
+        let mut is_flushed = false;
+        // A block opened within it, and whether anything at all goes to a replica so far.
+        let mut is_open = false;
+        let mut demand = None;
+        loop {
+            let Ok(head) = frame::client_header(rest) else { return Plan::Run(Demand::Primary(Why::Unreadable)) };
+            let whole = head.filter(|head| rest.len() >= head.total);
+            let Some(head) = whole else {
+                let length = input.len() - rest.len() + head.map_or(0, |head| head.total);
+                return match length > LONGEST_PIPELINE || is_flushed {
+                    true => Plan::Run(Demand::Primary(if is_flushed { Why::OpenPipeline } else { Why::TooLong })),
+                    false => Plan::Wait,
+                };
+            };
+            let body = &rest[HEADER..head.total];
+            rest = &rest[head.total..];
+            let runs = match head.tag {
+                b'P' => {
+                    let named = fields::cstr(body).and_then(|(name, tail)| Some((name, fields::cstr(tail)?.0)));
+                    let Some((name, text)) = named else { return Plan::Run(Demand::Primary(Why::Unreadable)) };
+                    let judged = self.judge(text, context);
+                    let class = self.resolve(judged.class(), Some(&judged.verdict), context);
+                    self.verdict = Some(judged.verdict);
+                    parsed.push((name, class, judged.hint, false));
+                    continue;
+                }
+                b'B' => {
+                    let Some((_, name, _)) = fields::bind_names(body) else {
+                        return Plan::Run(Demand::Primary(Why::Unreadable));
+                    };
+                    match parsed.iter_mut().rev().find(|(known, ..)| *known == name) {
+                        Some((_, class, hint, is_bound)) => {
+                            *is_bound = true;
+                            Some((*class, *hint))
+                        }
+                        None => Some(self.class_of_statement(name, context)),
+                    }
+                }
+                b'D' | b'C' => match body.split_first().and_then(|(what, name)| Some((*what, fields::cstr(name)?.0))) {
+                    Some((b'S', name)) if head.tag == b'D' => {
+                        match parsed.iter().rev().find(|(known, ..)| *known == name) {
+                            Some(_) => None,
+                            None => Some(self.class_of_statement(name, context)),
+                        }
+                    }
+                    _ => None,
+                },
+                b'E' => None,
+                b'H' => {
+                    is_flushed = true;
+                    None
+                }
+                b'S' => break,
+                _ => return Plan::Run(Demand::Primary(Why::OpenPipeline)),
+            };
+            let Some((class, hint)) = runs else { continue };
+            let next = match class {
+                Class::Volatile | Class::SetLocal | Class::Cursor | Class::SetReadOnly if is_open => {
+                    Demand::Replica(Why::ReadOnlyTransaction)
+                }
+                Class::Transaction if is_open => {
+                    is_open = false;
+                    Demand::Replica(Why::ReadOnlyTransaction)
+                }
+                _ => self.demand_of(class, hint, None, context),
+            };
+            is_open |= matches!(class, Class::BeginReadOnly | Class::Begin);
+            match next {
+                Demand::Primary(_) => return Plan::Run(next),
+                Demand::Replica(_) => demand = Some(demand.unwrap_or(next)),
+            }
+        }
+        // What is only prepared will run some other time.
+        for (_, class, hint, is_bound) in parsed {
+            if !is_bound {
+                match self.demand_of(class, hint, None, context) {
+                    next @ Demand::Replica(Why::Read) => demand = Some(demand.unwrap_or(next)),
+                    Demand::Replica(_) => return Plan::Run(Demand::Primary(Why::Transaction)),
+                    next => return Plan::Run(next),
+                }
+            }
+        }
+        Plan::Run(demand.unwrap_or(Demand::Primary(Why::SessionState)))
+    }
+
+    /// The class of a statement prepared earlier.
+    fn class_of_statement(&mut self, name: &[u8], context: &Context<'_>) -> (Class, Option<Hint>) {
+        if name.is_empty() {
+            let Some(unnamed) = &self.unnamed else { return (Class::Unreadable, None) };
+            let judged = self.judge(text_of(&unnamed.tail), context);
+            let class = self.resolve(judged.class(), Some(&judged.verdict), context);
+            self.verdict = Some(judged.verdict);
+            return (class, judged.hint);
+        }
+        match self.statements.get(name).cloned() {
+            Some(prepared) => self.class_of_prepared(&prepared, context),
+            None => match std::str::from_utf8(name) {
+                Ok(name) => (self.class_of_sql_prepared(name, context), None),
+                Err(_) => (Class::Unreadable, None),
+            },
+        }
+    }
+
+    /// Judged once for each meaning of the names, then read off the statement.
+    fn class_of_prepared(&mut self, prepared: &Arc<Prepared>, context: &Context<'_>) -> (Class, Option<Hint>) {
+        if let Some(known) = unpack(context, prepared.route.load(std::sync::atomic::Ordering::Relaxed)) {
+            return known;
+        }
+        let judged = self.judge(text_of(&prepared.tail), context);
+        let class = self.resolve(judged.class(), Some(&judged.verdict), context);
+        // What an EXECUTE stands for may change without the statement.
+        if judged.class() != Class::Execute {
+            prepared.route.store(pack(context, class, judged.hint), std::sync::atomic::Ordering::Relaxed);
+        }
+        self.verdict = Some(judged.verdict);
+        (class, judged.hint)
+    }
+
+    /// The class of what SQL PREPARE has made under this name.
+    fn class_of_sql_prepared(&self, name: &str, context: &Context<'_>) -> Class {
+        let Some((_, text)) = self.image.prepared.iter().find(|(known, _)| **known == *name) else {
+            return Class::Unreadable;
+        };
+        self.judge(text, context).verdict.inner.unwrap_or(Class::Unreadable)
+    }
+
+    /// EXECUTE is what it executes.
+    fn resolve(&self, class: Class, verdict: Option<&Verdict>, context: &Context<'_>) -> Class {
+        match (class, verdict.and_then(|verdict| verdict.executes.as_deref())) {
+            (Class::Execute, Some(name)) => self.class_of_sql_prepared(name, context),
+            (class, _) => class,
+        }
+    }
+
+    fn demand_of(&self, class: Class, hint: Option<Hint>, verdict: Option<&Verdict>, context: &Context<'_>) -> Demand {
+        let class = self.resolve(class, verdict, context);
+        if hint == Some(Hint::Primary) {
+            return Demand::Primary(Why::AskedFor);
+        }
+        match class {
+            Class::Read => Demand::Replica(Why::Read),
+            Class::BeginReadOnly if self.distrusts_replicas => Demand::Primary(Why::Retry),
+            Class::BeginReadOnly => Demand::Replica(Why::ReadOnlyTransaction),
+            Class::Begin | Class::Volatile if self.manner().is_read_only && !self.distrusts_replicas => {
+                Demand::Replica(Why::ReadOnlyTransaction)
+            }
+            class => Demand::Primary(why(class)),
+        }
+    }
+
+    // ---- within a block ----
+
+    /// A text is about to run that begins or continues a block: what it means for where the block is.
+    pub(super) fn note_opening(&mut self, text: &[u8], is_begin: bool, context: &Context<'_>) {
+        if is_begin && self.status == Tx::Idle && self.block.opening.is_empty() {
+            self.block.clear();
+            self.block.add(text);
+            self.block.is_declared = self.on_replica;
+        } else if self.status == Tx::Idle && self.on_replica && self.block.opening.is_empty() {
+            // Whatever block it leaves open is declared, or it would not be here.
+            self.block.is_declared = true;
+        } else if !self.block.opening.is_empty() {
+            let class = if begins_with_set(text) { self.judge(text, context).class() } else { Class::Read };
+            match class {
+                Class::SetReadOnly => {
+                    self.block.add(text);
+                    self.block.is_declared = true;
+                }
+                Class::SetLocal => self.block.add(text),
+                _ => self.block.opening.clear(),
+            }
+        }
+    }
+
+    /// Whether a statement may run in the open block where the block is.
+    pub(super) fn fits_block(&mut self, text: &[u8], kinds: &[Statement], context: &Context<'_>) -> Fit {
+        let may_move =
+            !self.block.opening.is_empty() && self.is_quiet() && self.status == Tx::Block && !self.done_before;
+        if !self.on_replica {
+            // SET TRANSACTION READ ONLY behind a plain BEGIN.
+            let leaves = may_move
+                && begins_with_set(text)
+                && self.may_leave(context).is_ok()
+                && self.pins.is_empty()
+                && !self.distrusts_replicas
+                && self.judge(text, context).class() == Class::SetReadOnly;
+            return if leaves { Fit::Moves(Before::MoveToReplica) } else { Fit::Goes };
+        }
+        if self.status != Tx::Block || own_show(text).is_some() {
+            return Fit::Goes;
+        }
+        let judged = self.judge(text, context);
+        let class = self.resolve(judged.class(), Some(&judged.verdict), context);
+        let asks_for_primary = judged.hint == Some(Hint::Primary)
+            || class == Class::SetLocal && memchr::memmem::find(text, b"pgbaton.").is_some();
+        let goes = match class {
+            _ if asks_for_primary => !may_move,
+            Class::SetReadOnly | Class::Empty => true,
+            _ if !self.block.is_declared => false,
+            Class::Read | Class::Volatile | Class::Transaction | Class::SetLocal | Class::Cursor => true,
+            // SET and PREPARE are remembered wherever they run; LISTEN is not possible on a standby.
+            Class::Session => kinds.iter().all(|statement| is_remembered(&statement.kind)),
+            // Refused by the replica exactly as the primary would refuse it in a READ ONLY transaction.
+            Class::Write => !may_move,
+            _ => false,
+        };
+        match goes {
+            true => Fit::Goes,
+            false if may_move => Fit::Moves(Before::MoveToPrimary),
+            false => Fit::Refused,
+        }
+    }
+
+    /// The block is on another node now, where its opening has been said again.
+    pub fn moved(&mut self, to_replica: bool) {
+        self.status = Tx::Block;
+        self.on_replica = to_replica;
+        self.is_armed = false;
+    }
+
+    /// What opened the block, as one text.
+    pub fn opening(&self) -> &[u8] {
+        &self.block.opening
+    }
+}
+
+/// SET, RESET, PREPARE and DEALLOCATE.
+fn is_remembered(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Set { .. }
+            | Kind::SetConfig { .. }
+            | Kind::SetLocal
+            | Kind::Reset(_)
+            | Kind::ResetAll
+            | Kind::Prepare { .. }
+            | Kind::Deallocate(_)
+            | Kind::DeallocateAll
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_stand_at_their_numbers() {
+        for (number, class) in CLASSES.iter().enumerate() {
+            assert_eq!(*class as usize, number);
+        }
+    }
+
+    #[test]
+    fn our_own_statements_are_known_by_their_first_words() {
+        assert_eq!(own_show(b" show  pgbaton.LSN ;").as_deref(), Some("lsn"));
+        assert_eq!(own_show(b"SHOW pgbaton.").as_deref(), None);
+        assert_eq!(own_show(b"SHOW search_path"), None);
+        assert_eq!(own_show(b"SHO"), None);
+        assert_eq!(explain_route(b"explain Route select 1"), Some(&b"select 1"[..]));
+        assert_eq!(explain_route(b"EXPLAIN SELECT 1"), None);
+        assert_eq!(explain_route(b"EXPLAIN ROUTE"), None);
+    }
+}

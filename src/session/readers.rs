@@ -1,0 +1,395 @@
+//! The replicas as sessions see them: who may serve reads just now, how far each is, and which of them to take.
+//!
+//! The control plane publishes a [`View`] a few times a second; between two of them what changes fast (positions, load)
+//! is read from where it is counted. Choosing is `route::balance`; here its facts are put together.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+
+use crate::monitor::positions::Positions;
+use crate::pool::{Load, Pools};
+use crate::route::balance::{self, Candidate, Strategy};
+use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, Sight};
+use crate::route::lag::{Lag, LagRing};
+use crate::route::outlier::{self, Outliers};
+use crate::route::{Consistency, Fallback, HashBy};
+use crate::types::{Lsn, Millis, NodeAddress, Role, Timeline, Topology};
+
+/// The `[reads]` of the configuration, as far as sessions need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadSettings {
+    pub is_enabled: bool,
+    pub consistency: Consistency,
+    pub limits: ReadLimits,
+    pub balance: Strategy,
+    pub fallback: Fallback,
+    pub wait: Duration,
+    pub zone: String,
+    pub hash_by: HashBy,
+    pub slow_start: Millis,
+    /// Zone and weight of each node, in the order of the topology.
+    pub nodes: Vec<(String, u32)>,
+}
+
+/// One node as a place to read from.
+#[derive(Debug)]
+pub struct Reader {
+    pub address: Arc<NodeAddress>,
+    pub weight: u32,
+    pub is_near: bool,
+    pub timeline: Timeline,
+    pub lag: Lag,
+    pub state: Result<(), Ineligible>,
+    /// When it last became eligible.
+    pub since: Millis,
+    pub load: Arc<Load>,
+    name_hash: u64,
+    ramp: f32,
+}
+
+/// What the control plane last made of the nodes.
+#[derive(Debug, Default)]
+pub struct View {
+    /// That of the topology: changes when there is another primary.
+    pub version: u64,
+    pub primary: Option<usize>,
+    pub timeline: Timeline,
+    /// One for each node of the topology, in its order.
+    pub nodes: Vec<Reader>,
+    /// At least one may serve reads.
+    pub has_any: bool,
+}
+
+/// What sessions share to choose a replica.
+pub struct Readers {
+    pub settings: ArcSwap<ReadSettings>,
+    pub positions: Positions,
+    pub outliers: Outliers,
+    view: ArcSwap<View>,
+    turn: AtomicU64,
+    started: Instant,
+    is_worth_judging: AtomicBool,
+}
+
+/// How fresh a session needs its reads, by what it has seen so far. Positions are compared by the numbers of questions put
+/// to nodes (see [`Positions`]), so nothing is asked on the path of a statement.
+#[derive(Debug, Default)]
+pub struct Freshness {
+    /// What a replica must have replayed.
+    floor: Option<Floor>,
+    /// The node the session was last served by, and how many questions that node had been asked then: an answer to a later
+    /// one is at or past everything the session has seen.
+    seen: Option<(usize, u64)>,
+    /// The view's version those are from.
+    version: u64,
+}
+
+impl Freshness {
+    /// The session was served by this node until now.
+    #[inline]
+    pub fn note(&mut self, node: usize, readers: &Readers) {
+        self.seen = Some((node, readers.positions.asked(node)));
+    }
+
+    /// A token of another session: what it had seen must be there.
+    pub fn raise(&mut self, floor: Floor) {
+        match &mut self.floor {
+            Some(known) if known.timeline == floor.timeline => known.lsn = known.lsn.max(floor.lsn),
+            known => *known = Some(floor),
+        }
+    }
+
+    /// Takes in what has become known since.
+    fn settle(&mut self, view: &View, readers: &Readers) {
+        if self.version != view.version {
+            // Another primary: its position at any time from now on covers whatever of the past it has.
+            if self.floor.take().is_some() || self.seen.is_some() {
+                self.seen = view.primary.map(|primary| (primary, readers.positions.asked(primary)));
+            }
+            self.version = view.version;
+        }
+        if let Some((node, asked)) = self.seen {
+            let position = readers.positions.latest(node);
+            if position.number > asked {
+                self.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+                self.seen = None;
+            }
+        }
+    }
+
+    fn allows(&self, node: usize, view: &View, readers: &Readers) -> Result<(), Ineligible> {
+        let position = readers.positions.latest(node);
+        let timeline = view.nodes[node].timeline;
+        let behind = |floor| Err(Ineligible::Behind { timeline, replayed: position.lsn, floor });
+        match (self.floor, self.seen) {
+            (_, Some((other, _))) if other != node => {
+                behind(self.floor.unwrap_or(Floor { timeline: view.timeline, lsn: Lsn(u64::MAX) }))
+            }
+            (Some(floor), _) if !eligible::covers(timeline, position.lsn, floor) => behind(floor),
+            _ => Ok(()),
+        }
+    }
+
+    /// The node whose next answer would settle what is open.
+    pub fn unsettled(&self) -> Option<usize> {
+        self.seen.map(|(node, _)| node)
+    }
+
+    pub fn floor(&self) -> Option<Floor> {
+        self.floor
+    }
+}
+
+/// Who wants to read.
+pub struct Wanted<'a> {
+    pub consistency: Consistency,
+    pub freshness: &'a mut Freshness,
+    /// For `consistent_hash`.
+    pub key: u64,
+    /// A node that has just failed this session.
+    pub avoid: Option<usize>,
+}
+
+/// Which replica to read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    Node(usize),
+    /// There are replicas, but none is as fresh as this session needs.
+    NotFresh,
+    /// No replica may serve reads.
+    None,
+}
+
+thread_local! {
+    static DICE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) };
+}
+
+/// Not for secrets: xorshift64.
+fn random() -> u64 {
+    DICE.with(|dice| {
+        let mut x = dice.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        dice.set(x);
+        x
+    })
+}
+
+impl Readers {
+    pub fn new(settings: ReadSettings) -> Readers {
+        let nodes = settings.nodes.len();
+        Readers {
+            settings: ArcSwap::from_pointee(settings),
+            positions: Positions::new(nodes),
+            outliers: Outliers::new(nodes),
+            view: ArcSwap::default(),
+            turn: AtomicU64::new(0),
+            started: Instant::now(),
+            is_worth_judging: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether anything may come of judging a text: reads may go to replicas, and there is one, or its absence matters.
+    #[inline]
+    pub fn is_worth_judging(&self) -> bool {
+        self.is_worth_judging.load(Ordering::Relaxed)
+    }
+
+    pub fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    #[inline]
+    pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// A replica to read from, of those that may serve this session.
+    pub fn choose(&self, wanted: Wanted<'_>) -> Choice {
+        let view = self.view.load();
+        if !view.has_any {
+            return Choice::None;
+        }
+        let settings = self.settings.load();
+        let is_free = matches!(wanted.consistency, Consistency::Eventual | Consistency::Bounded);
+        wanted.freshness.settle(&view, self);
+        let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
+        let mut is_stale = false;
+        for (index, reader) in view.nodes.iter().enumerate() {
+            if reader.state.is_err() || wanted.avoid == Some(index) {
+                continue;
+            }
+            // A token asked for counts at any level.
+            let fresh = match is_free {
+                true => wanted
+                    .freshness
+                    .floor
+                    .is_none_or(|floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)),
+                false => wanted.freshness.allows(index, &view, self).is_ok(),
+            };
+            if !fresh {
+                is_stale = true;
+                continue;
+            }
+            candidates.push(Candidate {
+                index,
+                weight: reader.weight,
+                ramp: reader.ramp,
+                in_use: reader.load.in_use.load(Ordering::Relaxed),
+                served: reader.load.served.load(Ordering::Relaxed),
+                latency_us: reader.load.latency_us(),
+                name_hash: reader.name_hash,
+                is_near: reader.is_near,
+            });
+        }
+        if is_stale {
+            // So that it may be among the candidates soon.
+            if let Some(node) = wanted.freshness.unsettled() {
+                self.positions.want(node);
+            }
+            for (index, reader) in view.nodes.iter().enumerate() {
+                if reader.state.is_ok() {
+                    self.positions.want(index);
+                }
+            }
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match balance::choose(settings.balance, &candidates, turn, random(), wanted.key) {
+            Some(index) => {
+                let reader = &view.nodes[index];
+                reader.load.served.fetch_add(balance::charge(reader.ramp), Ordering::Relaxed);
+                Choice::Node(index)
+            }
+            None if is_stale => Choice::NotFresh,
+            None => Choice::None,
+        }
+    }
+
+    /// Why each node may not serve a session that needs this much; `None` for those that may.
+    pub fn reasons(&self, freshness: &mut Freshness, is_free: bool) -> Vec<(String, Option<String>)> {
+        let view = self.view.load();
+        freshness.settle(&view, self);
+        let reason = |(index, reader): (usize, &Reader)| {
+            let state = match &reader.state {
+                Err(reason) => Err(reason.clone()),
+                Ok(()) if is_free => Ok(()),
+                Ok(()) => freshness.allows(index, &view, self),
+            };
+            (reader.address.id.to_string(), state.err().map(|reason| reason.to_string()))
+        };
+        view.nodes.iter().enumerate().map(reason).collect()
+    }
+
+    /// A replica did not do what it was asked to: a connection that could not be opened or broke.
+    pub fn failed(&self, node: usize) {
+        let view = self.view.load();
+        let replicas = view.nodes.iter().filter(|reader| !matches!(reader.state, Err(Ineligible::Primary))).count();
+        let most_out = outlier::most_out(replicas, self.settings.load().fallback);
+        if let Some(until) = self.outliers.failed(node, self.now(), most_out)
+            && let Some(reader) = view.nodes.get(node)
+        {
+            let seconds = until.0.saturating_sub(self.now().0) / 1000;
+            tracing::warn!(node = %reader.address.id, seconds, "replica fails again and again; it gets no reads for a while");
+        }
+    }
+
+    /// Judges all nodes anew. Called by the control plane alone.
+    pub fn refresh(&self, topology: &Topology, ring: &mut LagRing, pools: &Pools) {
+        let settings = self.settings.load();
+        let before = self.view.load();
+        let now = self.now();
+        let primary = topology.primary();
+        if let (Some(at), Some(view)) = (topology.primary, primary) {
+            let position = self.positions.latest(at);
+            if position.number > 0 && !position.is_in_recovery {
+                ring.push(now, view.timeline, position.lsn);
+            }
+        }
+        let facts =
+            primary.map(|view| PrimaryFacts { system_identifier: view.system_identifier, timeline: view.timeline });
+        let zones_are_set = !settings.zone.is_empty();
+        let mut nodes = Vec::with_capacity(topology.nodes.len());
+        for (index, view) in topology.nodes.iter().enumerate() {
+            let known = before.nodes.get(index);
+            let (zone, weight) = settings.nodes.get(index).cloned().unwrap_or((String::new(), 1));
+            let position = self.positions.latest(index);
+            let is_known = position.number > 0 && position.is_in_recovery;
+            let lag = if is_known { ring.lag(now, view.timeline, position.lsn) } else { Lag::default() };
+            let sight = Sight {
+                // One whose position nobody knows is as good as silent.
+                role: if view.role == Role::Replica && !is_known { Role::Unknown } else { view.role },
+                reason: if view.reason.is_empty() { "its position is not known yet" } else { &view.reason },
+                system_identifier: view.system_identifier,
+                timeline: view.timeline,
+                lag,
+                ejected_until: self.outliers.is_ejected(index, now),
+                weight,
+                is_in_maintenance: false,
+                was_lagging: known.is_some_and(|known| matches!(&known.state, Err(reason) if reason.is_lag())),
+            };
+            let mut state = eligible::eligible(&sight, &settings.limits, facts, now);
+            if topology.primary == Some(index) {
+                state = Err(Ineligible::Primary);
+            }
+            let load = pools.load(&view.address.id);
+            let was_eligible = known.is_some_and(|known| known.state.is_ok());
+            let since = match (state.is_ok(), was_eligible, known) {
+                (true, true, Some(known)) => known.since,
+                _ => now,
+            };
+            if state.is_ok() && !was_eligible {
+                let others =
+                    before.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.state.is_ok());
+                let others: Vec<(u64, u32)> =
+                    others.map(|(_, node)| (node.load.served.load(Ordering::Relaxed), node.weight)).collect();
+                load.served.store(balance::rejoin_served(weight, &others), Ordering::Relaxed);
+            }
+            tell(known, &state, &view.address);
+            // One that was there from the start has nothing to warm up for.
+            let is_first = before.nodes.is_empty() || !before.has_any;
+            let ramp = match is_first || since.0 == 0 {
+                true => 1.0,
+                false => balance::ramp(Millis(now.0 - since.0), settings.slow_start),
+            };
+            let since = if is_first { Millis(0) } else { since };
+            nodes.push(Reader {
+                address: Arc::new(view.address.clone()),
+                weight,
+                is_near: !zones_are_set || zone == settings.zone,
+                timeline: view.timeline,
+                lag,
+                state,
+                since,
+                load,
+                name_hash: balance::stable_hash(view.address.id.0.as_bytes()),
+                ramp,
+            });
+        }
+        let has_any = nodes.iter().any(|reader| reader.state.is_ok());
+        let judges = settings.is_enabled && (has_any || settings.fallback != Fallback::Primary);
+        self.is_worth_judging.store(judges, Ordering::Relaxed);
+        self.view.store(Arc::new(View {
+            version: topology.version,
+            primary: topology.primary,
+            timeline: primary.map_or(before.timeline, |view| view.timeline),
+            nodes,
+            has_any,
+        }));
+    }
+}
+
+/// One line for each node that begins or stops to serve reads.
+fn tell(before: Option<&Reader>, now: &Result<(), Ineligible>, address: &NodeAddress) {
+    let was = before.map(|reader| &reader.state);
+    match (was, now) {
+        (Some(Ok(())), Err(reason)) => tracing::info!(node = %address.id, %reason, "replica gets no more reads"),
+        (Some(Err(_)) | None, Ok(())) => tracing::info!(node = %address.id, "replica gets reads"),
+        _ => {}
+    }
+}

@@ -1,0 +1,485 @@
+//! Finding a server connection for what the client wants next, and making it look like the one the session had before.
+//!
+//! The quick way happens within a poll: choose a node, take an idle connection. Everything that may wait (opening one,
+//! standing in line, settings to be made, `strong` reads, waiting for a replica) takes the other way.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::select_all;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::clients::Activity;
+use super::machine::plan::{Demand, Why};
+use super::machine::{self};
+use super::readers::{Choice, Wanted};
+use super::shared::Route;
+use super::{Refusal, Session, lost_transaction};
+use crate::pool::connect::ConnectError;
+use crate::pool::server::Exchange;
+use crate::pool::{AcquireError, Lease, Pool, PoolKey, Want};
+use crate::route::eligible::Floor;
+use crate::route::{Consistency, Fallback, HashBy, Target, balance};
+use crate::wire::message::Problem;
+use std::sync::Arc;
+
+/// How long a statement of our own (SET, PREPARE, a probe) may take on a server connection.
+pub(super) const OWN_STATEMENT: Duration = Duration::from_secs(30);
+
+/// How often a connection that turns out to be broken is replaced before the client hears of it.
+const ATTEMPTS: usize = 4;
+
+/// Puts a connection into a failed transaction block: the second statement always fails.
+const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+
+/// How long a `strong` read waits for a replica to have what the primary had: longer than a replica needs that is up to
+/// date, shorter than anybody would notice.
+const STRONG_WAIT: Duration = Duration::from_millis(50);
+
+/// Where a read goes.
+enum Pick {
+    Replica(usize),
+    Primary(Why),
+    /// It has to wait.
+    Later,
+}
+
+impl Session {
+    pub(super) fn want<'a>(&'a self, on_replica: bool) -> Want<'a> {
+        Want {
+            session: self.me.client.id,
+            worker: self.me.client.worker,
+            startup: &self.startup,
+            application_name: self.machine.parameters().get("application_name").unwrap_or(""),
+            credential: &self.credential,
+            told: on_replica.then_some(&*self.told),
+        }
+    }
+
+    /// The quick way to a server connection: an idle one that already has what this session needs.
+    pub(super) fn take_server_at_once(&mut self) -> bool {
+        if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
+            return false;
+        }
+        if let Demand::Replica(_) = self.machine.demand() {
+            match self.pick(false) {
+                Pick::Replica(node) => {
+                    let Some(pool) = self.reader_pool(node) else { return false };
+                    let Some(lease) = pool.take_idle(&self.want(true)) else {
+                        self.picked = Some(node);
+                        return false;
+                    };
+                    self.place = node;
+                    return self.use_lease(lease, true);
+                }
+                Pick::Primary(why) => self.machine.demand_primary(why),
+                Pick::Later => return false,
+            }
+        }
+        if let Some(lease) = self.aside.take() {
+            self.place = self.primary_at;
+            return self.use_lease(lease, false);
+        }
+        let Some(pool) = &self.pool else { return false };
+        if pool.is_retired() {
+            return false;
+        }
+        let Some(lease) = pool.take_idle(&self.want(false)) else { return false };
+        self.place = self.primary_at;
+        self.use_lease(lease, false)
+    }
+
+    /// Attaches a connection if that needs no statement of our own; else keeps it for [`take_server`](Self::take_server).
+    fn use_lease(&mut self, mut lease: Lease, on_replica: bool) -> bool {
+        let ready = self.machine.steps_to_attach(&lease.server().memory).is_empty();
+        if ready {
+            self.attach(&mut lease, on_replica);
+            self.lease = Some(lease);
+        } else {
+            self.half_taken = Some((lease, on_replica));
+        }
+        ready
+    }
+
+    pub(super) fn attach(&mut self, lease: &mut Lease, on_replica: bool) {
+        let server = lease.server();
+        self.machine.attach(&mut server.memory, server.identity.pid, on_replica, &mut self.to_client);
+        self.me.client.set_server(Some(server.identity.clone()));
+        self.me.client.set_activity(Activity::Active);
+        self.sent.clear();
+        self.taken = None;
+        if on_replica && self.measures_latency {
+            self.taken = Some(Instant::now());
+        }
+        let why = match self.machine.demand() {
+            Demand::Primary(why) | Demand::Replica(why) => why,
+        };
+        self.previous = self.present.replace((self.place, self.machine.demand()));
+        self.shared.routes.count(self.me.client.worker, Route { class: self.machine.class(), on_replica, why });
+    }
+
+    /// The other way: wait for a node and a connection, and bring the connection to this session's state. Returns false
+    /// if the session is over.
+    pub(super) async fn take_server(&mut self) -> bool {
+        if self.machine.takes_lost_block(&self.from_client) {
+            return self.refuse(&lost_transaction());
+        }
+        let me = self.me.client.clone();
+        // A cancel that came when an earlier wait was just over is not for this statement.
+        let _ = me.cancelled.notified().now_or_never();
+        me.set_activity(Activity::Waiting);
+        let result = tokio::select! {
+            biased;
+            () = me.cancelled.notified() => {
+                self.half_taken = None;
+                Err(Refusal::Ours(Problem::new("57014", "canceling statement due to user request")))
+            }
+            result = self.find_server() => result,
+        };
+        match result {
+            Ok((mut lease, on_replica)) => {
+                self.attach(&mut lease, on_replica);
+                self.lease = Some(lease);
+                self.stalled = true;
+                true
+            }
+            Err(refusal) => {
+                self.me.client.set_activity(Activity::Idle);
+                self.refuse(&refusal.problem())
+            }
+        }
+    }
+
+    async fn find_server(&mut self) -> Result<(Lease, bool), Refusal> {
+        // Clients of a database whose functions just changed wait for the new facts, so that DDL passing here is
+        // known to everyone before its author is told it is done.
+        self.database.facts.refreshed().await;
+        self.replan();
+        if matches!(self.machine.demand(), Demand::Primary(_)) && self.half_taken.as_ref().is_some_and(|(_, on)| *on) {
+            self.half_taken = None;
+        }
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let (mut lease, on_replica) = match self.half_taken.take() {
+                Some(taken) => taken,
+                None => self.lease_somewhere().await?,
+            };
+            let steps = self.machine.steps_to_attach(&lease.server().memory);
+            if self.machine.status() != machine::Tx::Idle {
+                // A block whose server was lost goes on as what it is: failed, until the client ends it.
+                match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
+                    Ok(_) | Err(Exchange::Refused(_)) => return Ok((lease, on_replica)),
+                    Err(error) => {
+                        last = Some(error);
+                        continue;
+                    }
+                }
+            }
+            if steps.is_empty() {
+                return Ok((lease, on_replica));
+            }
+            match lease.server().run(&steps, OWN_STATEMENT).await {
+                Ok(_) => {
+                    lease.server().memory.image = self.machine.image().clone();
+                    return Ok((lease, on_replica));
+                }
+                // What was prepared or set on the primary may not be possible there, or not yet.
+                Err(Exchange::Refused(_)) if on_replica => self.machine.demand_primary(Why::SessionState),
+                // The connection is dropped with whatever part of the settings it took.
+                Err(Exchange::Refused(body)) => {
+                    let field = |tag| {
+                        crate::wire::fields::error_field(&body, tag)
+                            .map(|text| String::from_utf8_lossy(text).into_owned())
+                    };
+                    let text = field(b'M').unwrap_or_default();
+                    return Err(Refusal::Ours(
+                        Problem::new(
+                            "08006",
+                            format!("could not restore the session on another server connection: {text}"),
+                        )
+                        .hint("RESET ALL or DEALLOCATE what can no longer be set."),
+                    ));
+                }
+                Err(error) => {
+                    if on_replica {
+                        self.shared.readers.failed(self.place);
+                        self.avoid = Some(self.place);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        let reason = last.map(|error| error.to_string()).unwrap_or_default();
+        Err(Refusal::Ours(Problem::new("08006", format!("could not prepare a server connection: {reason}"))))
+    }
+
+    /// A connection to where the client's next statement may run.
+    async fn lease_somewhere(&mut self) -> Result<(Lease, bool), Refusal> {
+        if matches!(self.machine.demand(), Demand::Replica(_))
+            && let Some(lease) = self.lease_from_replica().await?
+        {
+            return Ok((lease, true));
+        }
+        if let Some(lease) = self.aside.take() {
+            self.place = self.primary_at;
+            return Ok((lease, false));
+        }
+        self.lease_from_primary().await.map(|lease| (lease, false))
+    }
+
+    /// A connection to a replica that may serve this session; `None` if it is to be the primary after all.
+    pub(super) async fn lease_from_replica(&mut self) -> Result<Option<Lease>, Refusal> {
+        let settings = self.shared.readers.settings.load_full();
+        let mut deadline = None;
+        for _ in 0..ATTEMPTS {
+            let node = match self.picked.take() {
+                Some(node) => node,
+                None => match self.pick(true) {
+                    Pick::Replica(node) => node,
+                    Pick::Primary(why) => {
+                        self.machine.demand_primary(why);
+                        return Ok(None);
+                    }
+                    Pick::Later => match self.wait_for_replica(&settings, &mut deadline).await? {
+                        Some(node) => node,
+                        None => return Ok(None),
+                    },
+                },
+            };
+            let Some(pool) = self.reader_pool(node) else { break };
+            match pool.acquire(&self.want(true)).await {
+                Ok(lease) => {
+                    self.place = node;
+                    return Ok(Some(lease));
+                }
+                Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
+                    if sqlstate == "28P01" && self.take_newer_credential() => {}
+                Err(error) => {
+                    tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
+                    if matches!(error, AcquireError::Connect(_)) {
+                        self.shared.readers.failed(node);
+                        self.shared.look_now.notify_one();
+                    }
+                    self.avoid = Some(node);
+                }
+            }
+        }
+        self.machine.demand_primary(Why::NoReplica);
+        Ok(None)
+    }
+
+    /// Where the read goes that the machine wants to send to a replica.
+    fn pick(&mut self, may_wait: bool) -> Pick {
+        let target = self.wishes().target;
+        let choice = match self.consistency() {
+            Consistency::Strong if !may_wait || !self.is_strong_settled => return Pick::Later,
+            consistency => self.choose(consistency),
+        };
+        self.is_strong_settled = false;
+        let fallback = self.shared.readers.settings.load().fallback;
+        match choice {
+            Choice::Node(node) => Pick::Replica(node),
+            Choice::NotFresh if fallback != Fallback::Primary || target == Target::Replica => Pick::Later,
+            Choice::NotFresh => Pick::Primary(Why::NotFresh),
+            Choice::None if fallback != Fallback::Primary => Pick::Later,
+            Choice::None => Pick::Primary(Why::NoReplica),
+        }
+    }
+
+    fn choose(&mut self, consistency: Consistency) -> Choice {
+        let shared = self.shared.clone();
+        let min_lsn = self.wishes().min_lsn;
+        if let Some((timeline, lsn)) = min_lsn {
+            let timeline = timeline.unwrap_or(shared.readers.view().timeline);
+            self.freshness.raise(Floor { timeline, lsn });
+        }
+        let key = self.balance_key();
+        let avoid = self.avoid.take();
+        shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid })
+    }
+
+    fn consistency(&mut self) -> Consistency {
+        let default = self.shared.readers.settings.load().consistency;
+        self.wishes().consistency.unwrap_or(default)
+    }
+
+    fn balance_key(&mut self) -> u64 {
+        let settings = self.shared.readers.settings.load();
+        if settings.balance != balance::Strategy::ConsistentHash {
+            return 0;
+        }
+        match settings.hash_by {
+            HashBy::User => balance::stable_hash(self.me.client.user.as_bytes()),
+            HashBy::Database => balance::stable_hash(self.me.client.database.as_bytes()),
+            HashBy::Application => {
+                balance::stable_hash(self.machine.parameters().get("application_name").unwrap_or("").as_bytes())
+            }
+            HashBy::Key => balance::stable_hash(self.wishes().key.as_deref().unwrap_or("").as_bytes()),
+        }
+    }
+
+    /// Waits for a replica as `strong` and `fallback` ask for it.
+    async fn wait_for_replica(
+        &mut self,
+        settings: &super::readers::ReadSettings,
+        deadline: &mut Option<Instant>,
+    ) -> Result<Option<usize>, Refusal> {
+        let shared = self.shared.clone();
+        let readers = &shared.readers;
+        let consistency = self.consistency();
+        let is_strong = consistency == Consistency::Strong;
+        let waits = settings.fallback == Fallback::Wait || self.wishes().target == Target::Replica;
+        if is_strong {
+            // What anybody has committed until now lies at or before what the primary says from now on.
+            let view = readers.view().clone();
+            let Some(primary) = view.primary else {
+                self.machine.demand_primary(Why::NotFresh);
+                return Ok(None);
+            };
+            let Ok(position) = timeout(Duration::from_secs(1), readers.positions.next(primary)).await else {
+                self.machine.demand_primary(Why::NotFresh);
+                return Ok(None);
+            };
+            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+        }
+        let limit = if waits { settings.wait } else { STRONG_WAIT };
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
+        let mut is_first = true;
+        loop {
+            self.is_strong_settled = true;
+            let choice = self.choose(consistency);
+            let why = match choice {
+                Choice::Node(node) => return Ok(Some(node)),
+                Choice::NotFresh => Why::NotFresh,
+                Choice::None => Why::NoReplica,
+            };
+            let gives_up = match (settings.fallback, why) {
+                (Fallback::Error, _) if !is_strong || Instant::now() >= deadline => true,
+                (Fallback::Wait, _) => Instant::now() >= deadline,
+                // The primary has everything at once.
+                (_, Why::NoReplica) => true,
+                _ => Instant::now() >= deadline || !is_strong && !waits,
+            };
+            if gives_up {
+                if settings.fallback == Fallback::Error {
+                    return Err(Refusal::Ours(self.no_replica()));
+                }
+                self.machine.demand_primary(why);
+                return Ok(None);
+            }
+            let view = readers.view().clone();
+            let able = view.nodes.iter().enumerate().filter(|(_, reader)| reader.state.is_ok());
+            let next: Vec<_> = able.map(|(node, _)| Box::pin(readers.positions.next(node))).collect();
+            if next.is_empty() || !is_first && !is_strong {
+                // A replica that is to come back does so within a few looks of the control plane.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            } else {
+                let _ = timeout_at(deadline, select_all(next)).await;
+            }
+            is_first = false;
+        }
+    }
+
+    /// The error of a read that no replica may serve where the primary is not to.
+    fn no_replica(&mut self) -> Problem {
+        let is_free = matches!(self.consistency(), Consistency::Eventual | Consistency::Bounded);
+        let reasons = self.shared.readers.reasons(&mut self.freshness, is_free);
+        let reasons = reasons.iter().filter_map(|(node, reason)| Some(format!("{node} {}", reason.as_deref()?)));
+        Problem::new("57P03", "no replica may serve this read")
+            .detail(format!("{}.", reasons.collect::<Vec<_>>().join("; ")))
+            .hint("reads.fallback decides what happens then: primary, wait or error.")
+    }
+
+    /// The pool of a replica for this session.
+    fn reader_pool(&mut self, node: usize) -> Option<Arc<Pool>> {
+        if let Some(Some(pool)) = self.reader_pools.get(node)
+            && !pool.is_retired()
+        {
+            return Some(pool.clone());
+        }
+        let view = self.shared.readers.view();
+        let address = view.nodes.get(node)?.address.clone();
+        let (database, user) = (self.me.client.database.clone(), self.me.client.user.clone());
+        let key = PoolKey { node: address.id.clone(), database, user };
+        let pool = self.shared.pools.get(&key, &address);
+        if self.reader_pools.len() <= node {
+            self.reader_pools.resize(node + 1, None);
+        }
+        self.reader_pools[node] = Some(pool.clone());
+        Some(pool)
+    }
+
+    /// A connection to the primary, waiting for one to be known.
+    pub(super) async fn lease_from_primary(&mut self) -> Result<Lease, Refusal> {
+        let deadline = Instant::now() + self.shared.settings.load().hold;
+        loop {
+            let (pool, at) = self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
+            self.pool = Some(pool.clone());
+            self.primary_at = at;
+            match pool.acquire(&self.want(false)).await {
+                Ok(lease) => {
+                    self.place = at;
+                    return Ok(lease);
+                }
+                Err(AcquireError::Retired) if Instant::now() < deadline => continue,
+                // The role's password was changed since this client logged in. An open session goes on in PostgreSQL,
+                // and here with the key of somebody who has logged in with the new one.
+                Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
+                    if sqlstate == "28P01" && self.take_newer_credential() =>
+                {
+                    continue;
+                }
+                Err(error) => {
+                    if let AcquireError::Connect(_) = &error {
+                        self.shared.look_now.notify_one();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn take_newer_credential(&mut self) -> bool {
+        let newest = self.shared.credential(&self.me.client.user);
+        match newest {
+            Some(newest) if !Arc::ptr_eq(&newest, &self.credential) => {
+                self.credential = newest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The server connection is about to be given back, or rests: what the session has seen by now, later reads must not be
+    /// without.
+    pub(super) fn note_served(&mut self) {
+        let readers = &self.shared.readers;
+        self.freshness.note(self.place, readers);
+        if self.machine.is_on_replica() {
+            readers.outliers.succeeded(self.place);
+            if let Some(taken) = self.taken.take()
+                && let Some(reader) = readers.view().nodes.get(self.place)
+            {
+                reader.load.note_latency(taken.elapsed());
+            }
+        }
+    }
+
+    /// The connection to the primary that was kept aside is the session's again.
+    pub(super) fn take_back(&mut self) {
+        let Some(mut lease) = self.aside.take() else { return };
+        // The session's settings may have changed on the replica, in a READ ONLY transaction: then it goes without what was
+        // remembered there, as others do who wait too long.
+        let fits = lease.server().is_alive() && self.machine.steps_to_attach(&lease.server().memory).is_empty();
+        if !fits {
+            self.machine.set_pins(crate::sql::Pins::EMPTY);
+            self.me.client.set_pins(crate::sql::Pins::EMPTY);
+            return;
+        }
+        let server = lease.server();
+        self.machine.attach(&mut server.memory, server.identity.pid, false, &mut self.to_client);
+        self.me.client.set_server(Some(server.identity.clone()));
+        self.place = self.primary_at;
+        self.lease = Some(lease);
+    }
+}
