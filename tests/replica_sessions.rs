@@ -51,13 +51,18 @@ impl Ground {
         Login::to(self.proxy.port).connect()
     }
 
-    /// A statement that must have run on the replica: its only value.
+    /// The only value of a statement, whoever says it, until it is the replica that does: what a session has just done on the
+    /// primary has to be known of the replica first.
     #[track_caller]
     fn on_replica(&self, client: &mut Wire, sql: &str) -> String {
-        let mark = mark("here");
-        let value = client.value(&format!("{sql} /* {mark} */"));
-        self.ran_on_replica(&mark);
-        value
+        let mut value = None;
+        wait_until(DEADLINE, "the session reads at the replica", || {
+            let mark = mark("here");
+            let new = client.value(&format!("{sql} /* {mark} */"));
+            assert_eq!(*value.get_or_insert(new.clone()), new, "{sql}: not the same everywhere");
+            self.ledger.count(&mark).only() == Some("n2")
+        });
+        value.unwrap_or_default()
     }
 
     #[track_caller]
@@ -141,8 +146,11 @@ fn a_read_only_transaction_is_one_snapshot_on_one_replica() {
     let ground = ground("");
     let mut client = ground.connect();
     client.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-    let first = ground.on_replica(&mut client, "SELECT now()::text || count(*) FROM item");
-    assert_eq!(ground.on_replica(&mut client, "SELECT now()::text || count(*) FROM item"), first);
+    let snapshot = mark("snapshot");
+    let sql = format!("SELECT now()::text || count(*) FROM item /* {snapshot} */");
+    let first = client.value(&sql);
+    assert_eq!(client.value(&sql), first);
+    ground.ran_on_replica(&snapshot);
     // Where nothing can be written a cursor and a savepoint are a matter of this transaction.
     client.run("DECLARE c CURSOR FOR SELECT id FROM item ORDER BY id");
     assert_eq!(client.query("FETCH 3 FROM c").table(), "1,2,3");
@@ -245,9 +253,19 @@ fn errors_and_notices_of_a_replica_are_the_clients_own() {
     client.run("SET statement_timeout = '200ms'");
     let mark = mark("slow");
     let sql = format!("SELECT count(*) FROM generate_series(1, 1000000000) /* {mark} */");
+    assert_eq!(ground.on_replica(&mut client, "SELECT 3"), "3");
     assert_eq!(client.query(&sql).code(), "57014");
     // The client's own limit is no conflict with recovery, so it is not tried again elsewhere.
     ground.ran_on_replica(&mark);
+}
+
+/// Ends the bystanders, also when the test fails: a scope waits for its threads.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -255,6 +273,7 @@ fn a_cancel_reaches_the_statement_on_the_replica_and_nobody_else() {
     let ground = ground("");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopper = Stopper(&stop);
         let bystanders: Vec<_> = (0..4)
             .map(|_| {
                 let (mut client, stop) = (ground.connect(), &stop);
@@ -277,15 +296,15 @@ fn a_cancel_reaches_the_statement_on_the_replica_and_nobody_else() {
                 1 => Batch::new().parse("", &sql).run("", &[]).sync(),
                 _ => Batch::new().query(&format!("BEGIN READ ONLY; {sql}")),
             };
+            assert_eq!(ground.on_replica(&mut client, "SELECT 'on'"), "on");
             client.send(&batch.0).unwrap();
             wait_until(DEADLINE, "the statement runs", || ground.ledger.count(&mark).total() > 0);
             client.cancel().unwrap();
             assert_eq!(client.until(b"Z").unwrap().code(), "57014");
             ground.ran_on_replica(&mark);
             client.query("ROLLBACK");
-            assert_eq!(ground.on_replica(&mut client, "SELECT 'on'"), "on");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopper);
         let done: i32 = bystanders.into_iter().map(|one| one.join().unwrap()).sum();
         assert!(done > 0);
     });
