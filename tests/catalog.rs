@@ -1,111 +1,18 @@
 //! A real PostgreSQL, definitions that hide session state in every place they can hide, and the names that must be
 //! found because of them — and no others.
 
-use pgbaton::catalog::{Facts, read_suspects};
+use pgbaton::catalog::{Facts, Overrides, Reader, read_suspects};
 use pgbaton::sql::analysis::analyze;
 use pgbaton::sql::{Dialect, Pin, Suspects};
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-/// A server of its own in a temporary directory, reached by unix socket; gone when dropped.
-struct Server {
-    dir: tempfile::TempDir,
-    process: Child,
-}
+#[path = "support/server.rs"]
+mod server;
 
-impl Server {
-    fn start() -> Server {
-        let dir = tempfile::tempdir().unwrap();
-        // PostgreSQL refuses to run as root.
-        let postgres = is_root().then(|| ids_of("postgres"));
-        let command = |program: &str| {
-            let mut command = Command::new(bin_dir().join(program));
-            command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            if let Some((user, group)) = postgres {
-                chown(dir.path(), Some(user), Some(group)).unwrap();
-                command.uid(user).gid(group);
-            }
-            command
-        };
-        let data = dir.path().join("data");
-        let made = command("initdb")
-            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"])
-            .arg(&data)
-            .status();
-        assert!(made.unwrap().success(), "initdb failed");
-        let process = command("postgres")
-            .arg("-D")
-            .arg(&data)
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "autovacuum=off", "-k"])
-            .arg(dir.path())
-            .spawn()
-            .unwrap();
-        Server { dir, process }
-    }
-
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        connect(self.dir.path()).await
-    }
-
-    /// The first connection, once the server accepts one.
-    async fn client(&self) -> Client {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            match self.connect().await {
-                Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "the server does not start: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-async fn connect(socket_dir: &Path) -> Result<Client, tokio_postgres::Error> {
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(socket_dir).port(5432).user("postgres").dbname("postgres");
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGQUIT is an immediate stop: the server's children and its shared memory go too.
-        let _ = Command::new("kill").arg("-QUIT").arg(self.process.id().to_string()).status();
-        let _ = self.process.wait();
-    }
-}
-
-fn bin_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("PGBATON_PG_BIN") {
-        return dir.into();
-    }
-    let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
-        .filter(|dir| dir.join("initdb").exists())
-        .collect();
-    versions.sort();
-    versions.pop().expect("no PostgreSQL found; set PGBATON_PG_BIN")
-}
-
-fn is_root() -> bool {
-    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
-}
-
-fn ids_of(user: &str) -> (u32, u32) {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-    let line = passwd.lines().find(|line| line.starts_with(&format!("{user}:"))).expect("no such user");
-    let fields: Vec<_> = line.split(':').collect();
-    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
-}
+use server::{Server, connect};
 
 /// One line for each name, sorted.
 fn lines(suspects: &Suspects) -> Vec<String> {
@@ -410,7 +317,7 @@ async fn a_cast_between_types_of_postgresql_makes_every_statement_suspect() {
 
 /// Connects, counting how often.
 fn counting(server: &Server, count: &Arc<AtomicUsize>) -> impl Fn() -> ConnectFuture + use<> {
-    let (dir, count) = (server.dir.path().to_path_buf(), count.clone());
+    let (dir, count) = (server.dir().to_path_buf(), count.clone());
     move || {
         count.fetch_add(1, Ordering::SeqCst);
         let dir = dir.clone();
@@ -448,6 +355,52 @@ async fn facts_follow_ddl_as_soon_as_they_are_marked() {
     assert_eq!(facts.ddl_generation(), generation + 1);
     assert_eq!(count.load(Ordering::SeqCst), 1, "marks that follow each other closely share a connection");
     keeper.abort();
+}
+
+#[tokio::test]
+async fn nothing_is_read_twice_that_has_not_changed() {
+    let server = Server::start();
+    let client = server.client().await;
+    let none = Overrides::default();
+    let mut reader = Reader::default();
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
+    assert!(reader.read(&client, &none).await.unwrap().is_none());
+    client.batch_execute("CREATE TABLE filled AS SELECT 1 AS a FROM generate_series(1, 10000)").await.unwrap();
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
+    client.batch_execute("VACUUM ANALYZE").await.unwrap();
+    client.batch_execute("INSERT INTO filled VALUES (1)").await.unwrap();
+    assert!(reader.read(&client, &none).await.unwrap().is_none(), "statistics are no definitions");
+    for change in [
+        "CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION f VOLATILE",
+        "CREATE OR REPLACE FUNCTION f(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 2'",
+        "ALTER TABLE filled SET UNLOGGED",
+        "CREATE VIEW v AS SELECT 1 AS a",
+        "CREATE OR REPLACE VIEW v AS SELECT f(1) AS a",
+        "CREATE POLICY p ON filled USING (a > 0)",
+        "ALTER POLICY p ON filled USING (f(a) > 0)",
+        "CREATE DOMAIN d AS int",
+        "ALTER DOMAIN d ADD CHECK (f(VALUE) > 0)",
+        "ALTER TABLE filled ADD COLUMN b d",
+        "CREATE OPERATOR @+ (function = f, rightarg = int)",
+        "DROP OPERATOR @+ (NONE, int)",
+        "CREATE TABLE child (c int) INHERITS (filled)",
+        "ALTER TABLE child NO INHERIT filled",
+        "CREATE SCHEMA other; ALTER FUNCTION f SET SCHEMA other",
+        "ALTER SCHEMA other RENAME TO others",
+        "ALTER ROLE ALL SET search_path = everybody",
+        "ALTER ROLE ALL RESET search_path",
+        "CREATE FUNCTION conv(int) RETURNS date IMMUTABLE LANGUAGE sql AS 'SELECT now()::date'",
+        "CREATE CAST (int AS date) WITH FUNCTION conv(int)",
+        "DROP CAST (int AS date)",
+    ] {
+        client.batch_execute(change).await.unwrap();
+        assert!(reader.read(&client, &none).await.unwrap().is_some(), "{change}");
+        assert!(reader.read(&client, &none).await.unwrap().is_none(), "{change}");
+    }
+    let overrides = Overrides { safe: vec!["f".into()], ..none.clone() };
+    assert!(reader.read(&client, &overrides).await.unwrap().is_some());
+    assert!(reader.read(&client, &none).await.unwrap().is_some());
 }
 
 /// Waits until the query answers true.

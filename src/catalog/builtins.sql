@@ -1,10 +1,15 @@
 -- What PostgreSQL itself brings: asked once for each version of the server, because it does not change. Objects below
 -- 16384 came with PostgreSQL.
-SELECT 'function', p.oid, p.proname, n.nspname, p.provolatile, p.pronargs, p.pronargdefaults, p.provariadic <> 0,
+SET LOCAL search_path = pg_catalog;
+
+SELECT 'function', p.oid, p.proname, n.nspname, p.provolatile, p.pronargs,
+       -- What stands behind WITHIN GROUP is not among the arguments of a call.
+       CASE WHEN g.aggkind <> 'n' THEN p.pronargs - g.aggnumdirectargs ELSE p.pronargdefaults END, p.provariadic <> 0,
        2281 = ANY (p.proargtypes) OR p.prorettype = 2281, CASE WHEN l.lanname = 'internal' AND p.prokind <> 'a' THEN p.prosrc ELSE '' END
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  LEFT JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = p.oid
  WHERE p.oid < 16384 AND p.prokind <> 'p';
 
 SELECT 'relation', c.oid, c.relname, n.nspname, c.reltype
@@ -25,4 +30,4 @@ SELECT DISTINCT 'calls', r.ev_class, CASE WHEN hit[1] = 'relid' THEN 'r' ELSE 'f
   JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
        pg_catalog.regexp_matches(r.ev_action::text, ':(funcid|opfuncid|aggfnoid|winfnoid|relid) ([1-9][0-9]*)', 'g') AS hit
- WHERE r.ev_class < 16384 AND n.nspname = 'pg_catalog'
+ WHERE r.ev_class < 16384 AND r.ev_type = '1' AND n.nspname = 'pg_catalog'

@@ -2,6 +2,7 @@
 -- without statistics on the catalogs PostgreSQL may choose a plan that takes minutes. The letter after 'part' and 'uses'
 -- tells whether one that reads the object reaches the used one ('b'), or only one that does something else with it ('p');
 -- 't' counts for reading only.
+SET LOCAL search_path = pg_catalog;
 
 -- A rule, default, constraint, trigger, policy or index counts as the table (or domain) it belongs to.
 SELECT 'part', CASE WHEN c.relkind = 'v' AND r.ev_type = '1' THEN 'b' ELSE 'p' END,

@@ -54,8 +54,8 @@ const PER_NODE: &[&str] = &[
     "system_stats",
 ];
 
-/// Settings that are other ones on a standby, by which a body could tell.
-const PER_NODE_SETTINGS: &[&str] = &["in_hot_standby", "transaction_read_only"];
+/// Settings that are other ones on a standby, by which a body, a view or a policy could tell.
+pub(super) const PER_NODE_SETTINGS: &[&str] = &["in_hot_standby", "transaction_read_only"];
 
 /// A function as the catalog stores it.
 pub(super) struct Function {
@@ -117,6 +117,7 @@ impl Function {
         match (self.language.as_str(), &self.body) {
             ("sql" | "plpgsql", None) => causes.push(Cause::Unreadable),
             ("sql" | "plpgsql", Some(body)) => {
+                let body = body.to_ascii_lowercase();
                 let setting = PER_NODE_SETTINGS.iter().find(|setting| body.contains(**setting));
                 causes.extend(setting.map(|setting| Cause::Setting(setting)));
             }

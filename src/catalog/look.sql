@@ -1,5 +1,13 @@
 -- Asked each time: has anything changed since the catalog was read? A row of a catalog that changes gets a new xmin, so
 -- the numbers of all rows with their xmin, mixed and added up, tell. Statistics, which VACUUM updates in place, do not count.
+
+-- The search_path a session starts with is what this connection has now, if the source is the configuration: then neither
+-- the startup packet nor a setting of the role or database has changed it. As anything may be in that path yet, even the
+-- operator says whose it is.
+SELECT 'path', 0, s.source, s.reset_val FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'search_path';
+
+SET LOCAL search_path = pg_catalog;
+
 -- After a failover the same number may stand for another transaction, so it counts on which server it was read.
 SELECT 'server', pg_catalog.current_setting('server_version_num'), pg_catalog.pg_postmaster_start_time(), d.oid
   FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database();
@@ -51,16 +59,6 @@ SELECT 'mark', pg_catalog.string_agg(coalesce(mark::text, '-'), ' ' ORDER BY num
     UNION ALL
     SELECT 22, pg_catalog.sum(pg_catalog.hashint8(objid::int8 << 32 | xmin::text::int8)) FROM pg_catalog.pg_depend WHERE objid >= 16384
 ) AS marks (number, mark);
-
--- The search_path a session starts with. What this connection would go back to with RESET is that, unless its startup
--- packet said something (source 'client'; later SETs do not matter) or the role has a setting of its own.
-SELECT 'path', 0, s.reset_val
-  FROM pg_catalog.pg_settings s
- WHERE s.name = 'search_path' AND s.source <> 'client'
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting r JOIN pg_catalog.pg_roles u ON u.oid = r.setrole,
-                          pg_catalog.unnest(r.setconfig) AS setting
-                    WHERE u.rolname = session_user AND setting LIKE 'search\_path=%'
-                      AND r.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())));
 
 -- Of several for the same role the last counts: a setting in one database is stronger than one for all.
 SELECT 'setting', r.setrole, u.rolname, pg_catalog.substr(setting, 13)

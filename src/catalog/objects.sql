@@ -1,5 +1,7 @@
 -- First question: what the functions, relations, types and operators of this database are, as far as they did not come
 -- with PostgreSQL (below 16384).
+SET LOCAL search_path = pg_catalog;
+
 SELECT 'function', p.oid, p.proname, n.nspname, l.lanname,
        coalesce((SELECT e.extname
                    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
@@ -11,12 +13,15 @@ SELECT 'function', p.oid, p.proname, n.nspname, l.lanname,
             ELSE '' END,
        l.lanname = 'sql' AND p.prosrc = '',
        EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) setting WHERE setting ~ '^search_path="?pg_temp'),
-       p.prokind, p.provolatile, p.pronargs, p.pronargdefaults, p.provariadic <> 0,
+       p.prokind, p.provolatile, p.pronargs,
+       -- What stands behind WITHIN GROUP is not among the arguments of a call.
+       CASE WHEN g.aggkind <> 'n' THEN p.pronargs - g.aggnumdirectargs ELSE p.pronargdefaults END, p.provariadic <> 0,
        2281 = ANY (p.proargtypes) OR p.prorettype = 2281,
        pg_catalog.array_to_string(p.proargtypes::pg_catalog.regtype[], ', ')
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  LEFT JOIN pg_catalog.pg_aggregate g ON g.aggfnoid = p.oid
  WHERE p.oid >= 16384 AND n.nspname !~ '^pg_temp_';
 
 SELECT 'event trigger', t.evtfoid FROM pg_catalog.pg_event_trigger t WHERE t.evtenabled <> 'D';
@@ -35,7 +40,7 @@ SELECT 'operator', o.oid, o.oprname, n.nspname
   FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
  WHERE o.oid >= 16384 AND n.nspname !~ '^pg_temp_';
 
--- Which stored expressions use one of PostgreSQL's own functions or relations that matter (BUILTINS, their numbers).
+-- Which stored expressions use one of PostgreSQL's own functions or relations that matter (the list put in).
 -- PostgreSQL records no dependency on its own objects, so stored expressions (pg_node_tree) are searched; unlike
 -- pg_get_viewdef() this takes no lock. The first letter tells whether reading alone evaluates the expression ('b'), or
 -- only something else does ('p').
@@ -80,9 +85,20 @@ SELECT 'calls', 'b', 'f', a.aggfnoid::oid, 'f', builtin.oid
    AND builtin.oid::oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
  WHERE a.aggfnoid::oid >= 16384;
 
--- A view can lock the rows it reads.
-SELECT 'locks', r.ev_class
+-- A view can lock the rows it reads. And it can ask for a setting that tells a standby from a primary, as a policy can:
+-- constants stand in stored expressions as the numbers of their bytes, in capitals or not.
+SELECT 'cause', r.ev_class, 'locks'
   FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
- WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1' AND r.ev_action::text LIKE '%:hasForUpdate true%';
+ WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1' AND r.ev_action::text LIKE '%:hasForUpdate true%'
+UNION ALL
+SELECT 'cause', tree.oid, setting.name
+  FROM (SELECT r.ev_class, r.ev_action::text
+          FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+         WHERE r.ev_class >= 16384 AND c.relkind = 'v' AND r.ev_type = '1'
+        UNION ALL
+        SELECT polrelid, polqual::text FROM pg_catalog.pg_policy WHERE polcmd IN ('r', '*')) AS tree (oid, text),
+       (VALUES SETTINGS) AS setting (name, pattern)
+ WHERE tree.text ~ setting.pattern;
 
-SELECT 'policies' FROM pg_catalog.pg_policy LIMIT 1
+-- What may use others without being any of these.
+(SELECT 'follow' FROM pg_catalog.pg_policy LIMIT 1) UNION ALL (SELECT 'follow' FROM pg_catalog.pg_cast WHERE oid >= 16384 LIMIT 1)

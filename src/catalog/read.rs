@@ -1,7 +1,7 @@
 //! Asking one database: whether anything has changed, and if so what its objects are and who uses whom.
 
 use super::builtins::{Builtins, argument_range};
-use super::functions::Function;
+use super::functions::{Function, PER_NODE_SETTINGS};
 use super::graph::{Flow, Graph, Object, Sort};
 use super::rows::{CatalogError, as_number, boolean, object, oid, readable, rows, text};
 use super::why::Cause;
@@ -16,6 +16,9 @@ const LOOK: &str = include_str!("look.sql");
 const OBJECTS: &str = include_str!("objects.sql");
 /// All `part` rows of its answer come before the `depends` rows.
 const DEPENDENCIES: &str = include_str!("dependencies.sql");
+
+/// Where a setting has its value from that all sessions have, as `pg_settings.source` says it.
+const CONFIGURATION: &[&str] = &["default", "environment variable", "configuration file", "command line"];
 
 const UNKNOWN_ROW: CatalogError = CatalogError::Answer("an unknown kind of row");
 
@@ -67,19 +70,20 @@ impl Reader {
         overrides: &Overrides,
     ) -> Result<Option<(Suspects, Names)>, CatalogError> {
         let look = client.simple_query(LOOK).await?;
-        let seen: Vec<String> = rows(&look).map(|row| joined(row)).collect();
+        let seen: Vec<String> = rows(&look).map(joined).collect();
         let now = (seen, overrides.clone());
         if self.last.as_ref() == Some(&now) {
             return Ok(None);
         }
         // A reading that fails must be done again.
         self.last = None;
-        let server = now.0.first().cloned().unwrap_or_default();
+        let server = now.0.iter().find(|row| row.starts_with("server")).cloned().unwrap_or_default();
         let builtins = match &self.builtins {
             Some((known, builtins)) if *known == server => builtins.clone(),
             _ => self.builtins.insert((server, Arc::new(Builtins::read(client).await?))).1.clone(),
         };
-        let answer = client.simple_query(&OBJECTS.replace("BUILTINS", &numbers(&builtins, overrides))).await?;
+        let question = OBJECTS.replace("BUILTINS", &numbers(&builtins, overrides)).replace("SETTINGS", &settings());
+        let answer = client.simple_query(&question).await?;
         // Reading bodies is computing: seconds in a database with very many functions.
         let overrides = overrides.clone();
         let first = compute(move || First::read(&answer, builtins, &overrides)).await??;
@@ -127,6 +131,18 @@ fn numbers(builtins: &Builtins, overrides: &Overrides) -> String {
     list
 }
 
+/// The settings to be looked for in stored expressions, with a regular expression for each, as rows of an SQL VALUES.
+fn settings() -> String {
+    let row = |setting: &&str| {
+        let byte = |byte: u8| match byte.to_ascii_uppercase() {
+            capital if capital != byte => format!(" ({byte}|{capital})"),
+            _ => format!(" {byte}"),
+        };
+        format!("('{setting}', '{} ')", setting.bytes().map(byte).collect::<String>())
+    };
+    PER_NODE_SETTINGS.iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// An object of this database that `Names` shows.
 struct Named {
     object: Object,
@@ -162,7 +178,7 @@ impl First {
             must_follow: false,
         };
         let mut calls = Vec::new();
-        let mut locks = Vec::new();
+        let mut causes = Vec::new();
         for row in rows(answer) {
             match text(row, 0)? {
                 "function" => first.functions.push(function(row)?),
@@ -171,15 +187,21 @@ impl First {
                 "type" => first.named(Sort::Type, row)?,
                 "operator" => first.named(Sort::Operator, row)?,
                 "calls" => calls.push((flow(row, 1)?, object(row, 2)?, object(row, 4)?)),
-                "locks" => locks.push((Sort::Relation, oid(row, 1)?)),
-                "policies" => first.must_follow = true,
+                "cause" => {
+                    let setting =
+                        PER_NODE_SETTINGS.iter().find(|setting| text(row, 2).is_ok_and(|name| name == **setting));
+                    let cause = setting.map_or(Cause::Locks, |setting| Cause::Setting(setting));
+                    causes.push(((Sort::Relation, oid(row, 1)?), cause));
+                }
+                "follow" => first.must_follow = true,
                 _ => return Err(UNKNOWN_ROW),
             }
         }
         let labels: HashMap<_, _> = first.named.iter().map(|named| (named.object, named)).collect();
-        for view in locks {
-            let label = || labels.get(&view).map(|view| format!("{}.{}", view.schema, view.name)).unwrap_or_default();
-            first.graph.traits.add_cause(view, label, Cause::Locks);
+        for (object, cause) in causes {
+            let label =
+                || labels.get(&object).map(|found| format!("{}.{}", found.schema, found.name)).unwrap_or_default();
+            first.graph.traits.add_cause(object, label, cause);
         }
         drop(labels);
         first.add_builtins(overrides, calls);
@@ -377,12 +399,9 @@ impl First {
         names.why_anything = why.into();
         for row in rows(look) {
             match text(row, 0)? {
-                "path" => names.default_path = Some(text(row, 2)?.into()),
-                // Later rows are stronger. What the session would start with is stronger still, if it is known at all:
-                // it has these in it.
-                "setting" if oid(row, 1)? == 0 => {
-                    names.default_path = Some(text(row, 3)?.into());
-                }
+                "path" if CONFIGURATION.contains(&text(row, 2)?) => names.default_path = Some(text(row, 3)?.into()),
+                // Later rows are stronger.
+                "setting" if oid(row, 1)? == 0 => names.default_path = Some(text(row, 3)?.into()),
                 "setting" => {
                     if let Some(role) = readable(row, 2) {
                         names.role_paths.insert(role.into(), text(row, 3)?.into());

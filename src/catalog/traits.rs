@@ -6,6 +6,7 @@
 use super::graph::{Object, Sort};
 use super::why::Cause;
 use crate::route::names::Traits;
+use crate::sql::Pin;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
@@ -27,11 +28,23 @@ struct Node {
     is_allowed: bool,
 }
 
+impl Node {
+    fn add(&mut self, cause: &Cause) {
+        for (source, flowing) in self.sources.iter_mut().zip(FLOWING) {
+            if cause.traits().contains(flowing) && source.is_none() {
+                *source = Some(Source::Own(cause.clone()));
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct TraitGraph {
     nodes: HashMap<Object, Node>,
     /// From an object to those whose reading reaches it.
     users: HashMap<Object, Vec<Object>>,
+    /// Causes that are told only where nothing that is used explains the same trait.
+    vague: Vec<(Object, Cause)>,
 }
 
 impl TraitGraph {
@@ -40,10 +53,10 @@ impl TraitGraph {
         if node.label.is_empty() {
             node.label = label().into();
         }
-        for (source, flowing) in node.sources.iter_mut().zip(FLOWING) {
-            if cause.traits().contains(flowing) && source.is_none() {
-                *source = Some(Source::Own(cause.clone()));
-            }
+        match cause {
+            // Of a function that calls pg_advisory_lock(), its name says more than "takes advisory locks".
+            Cause::Pin(pin) if pin != Pin::Opaque => self.vague.push((object, cause)),
+            cause => node.add(&cause),
         }
     }
 
@@ -64,6 +77,14 @@ impl TraitGraph {
             users.sort_unstable();
             users.dedup();
         }
+        self.flow();
+        for (object, cause) in std::mem::take(&mut self.vague) {
+            self.nodes.entry(object).or_default().add(&cause);
+        }
+        self.flow();
+    }
+
+    fn flow(&mut self) {
         for at in 0..FLOWING.len() {
             let has = |node: &Node| node.sources[at].is_some() && !node.is_allowed;
             let mut start: Vec<_> =
@@ -126,7 +147,6 @@ impl TraitGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::Pin;
 
     const A: Object = (Sort::Function, 20001);
     const B: Object = (Sort::Function, 20002);
@@ -146,7 +166,7 @@ mod tests {
     }
 
     fn told(graph: &TraitGraph, object: Object) -> String {
-        format!("{:?} {}", graph.traits_of(object), graph.why(object))
+        format!("{:?} {}", graph.traits_of(object), graph.why(object)).replace('"', "")
     }
 
     #[test]

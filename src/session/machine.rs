@@ -66,6 +66,38 @@ pub struct Context<'a> {
     pub target: Target,
 }
 
+/// What a machine looks up where nothing is known and reads go nowhere.
+#[derive(Default)]
+pub struct Nothing {
+    pub suspects: Suspects,
+    pub registry: Registry,
+    pub generation: u64,
+    verdicts: RefCell<Verdicts>,
+    names: Names,
+    path: Path,
+}
+
+impl Nothing {
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            suspects: &self.suspects,
+            registry: &self.registry,
+            ddl_generation: self.generation,
+            identity: 0,
+            max_inspect: 1 << 20,
+            max_prepared: 3,
+            sequence_memory: false,
+            verdicts: &self.verdicts,
+            names: &self.names,
+            names_version: 0,
+            path: &self.path,
+            scope: 0,
+            reads: false,
+            target: Target::Auto,
+        }
+    }
+}
+
 /// Where reading the client stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientStep {
@@ -287,6 +319,7 @@ pub struct Machine {
     on_replica: bool,
     /// Nothing of what the replica has answered has reached the client yet.
     is_armed: bool,
+    has_shown_data: bool,
     /// A READ ONLY transaction of this session tripped over something that a replica does not have.
     distrusts_replicas: bool,
     block: Block,
@@ -375,6 +408,7 @@ impl Machine {
             verdict: None,
             on_replica: false,
             is_armed: false,
+            has_shown_data: false,
             distrusts_replicas: false,
             block: Block::default(),
             happened: Happened::default(),
@@ -409,6 +443,11 @@ impl Machine {
     /// The class of what was last judged.
     pub fn class(&self) -> Option<Class> {
         self.verdict.as_ref().map(|verdict| verdict.class)
+    }
+
+    /// Whether what was just run may have changed data or shown some: SET and its like do neither.
+    pub fn has_shown_data(&self) -> bool {
+        self.has_shown_data
     }
 
     /// The verdict behind the last demand, where a text was judged.
@@ -516,6 +555,7 @@ impl Machine {
         self.server_pid = server_pid;
         self.on_replica = on_replica;
         self.is_armed = on_replica && self.status == Tx::Idle;
+        self.has_shown_data = false;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;
         if memory.sole_session == 0 {

@@ -86,6 +86,7 @@ pub struct Session {
     /// What a replica was sent, as the client sent it, while it may have to be sent elsewhere.
     sent: Vec<u8>,
     heals: u8,
+    stuck: Option<taking::Stuck>,
     /// Since when a replica has been at it, where that is measured.
     taken: Option<Instant>,
     measures_latency: bool,
@@ -289,6 +290,7 @@ impl Session {
             told: parameters.clone(),
             sent: Vec::new(),
             heals: 0,
+            stuck: None,
             taken: None,
             measures_latency,
             previous: None,

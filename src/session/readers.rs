@@ -18,7 +18,7 @@ use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, 
 use crate::route::lag::{Lag, LagRing};
 use crate::route::outlier::{self, Outliers};
 use crate::route::{Consistency, Fallback, HashBy};
-use crate::types::{Lsn, Millis, NodeAddress, Role, Timeline, Topology};
+use crate::types::{Millis, NodeAddress, Role, Timeline, Topology};
 
 /// The `[reads]` of the configuration, as far as sessions need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,16 +122,13 @@ impl Freshness {
         }
     }
 
-    fn allows(&self, node: usize, view: &View, readers: &Readers) -> Result<(), Ineligible> {
-        let position = readers.positions.latest(node);
-        let timeline = view.nodes[node].timeline;
-        let behind = |floor| Err(Ineligible::Behind { timeline, replayed: position.lsn, floor });
+    /// Whether a node shows everything the session has seen.
+    fn allows(&self, node: usize, view: &View, readers: &Readers) -> bool {
         match (self.floor, self.seen) {
-            (_, Some((other, _))) if other != node => {
-                behind(self.floor.unwrap_or(Floor { timeline: view.timeline, lsn: Lsn(u64::MAX) }))
-            }
-            (Some(floor), _) if !eligible::covers(timeline, position.lsn, floor) => behind(floor),
-            _ => Ok(()),
+            // How far the other was when the session was there, nobody has said yet.
+            (_, Some((other, _))) if other != node => false,
+            (Some(floor), _) => eligible::covers(view.nodes[node].timeline, readers.positions.latest(node).lsn, floor),
+            _ => true,
         }
     }
 
@@ -231,7 +228,7 @@ impl Readers {
                     .freshness
                     .floor
                     .is_none_or(|floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)),
-                false => wanted.freshness.allows(index, &view, self).is_ok(),
+                false => wanted.freshness.allows(index, &view, self),
             };
             if !fresh {
                 is_stale = true;
@@ -250,14 +247,7 @@ impl Readers {
         }
         if is_stale {
             // So that it may be among the candidates soon.
-            if let Some(node) = wanted.freshness.unsettled() {
-                self.positions.want(node);
-            }
-            for (index, reader) in view.nodes.iter().enumerate() {
-                if reader.state.is_ok() {
-                    self.positions.want(index);
-                }
-            }
+            self.hurry(wanted.freshness);
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         match balance::choose(settings.balance, &candidates, turn, random(), wanted.key) {
@@ -271,17 +261,37 @@ impl Readers {
         }
     }
 
+    /// Has the nodes asked at once that a session with this freshness waits for.
+    pub fn hurry(&self, freshness: &Freshness) {
+        if let Some(node) = freshness.unsettled() {
+            self.positions.want(node);
+        }
+        for (index, reader) in self.view.load().nodes.iter().enumerate() {
+            if reader.state.is_ok() {
+                self.positions.want(index);
+            }
+        }
+    }
+
     /// Why each node may not serve a session that needs this much; `None` for those that may.
     pub fn reasons(&self, freshness: &mut Freshness, is_free: bool) -> Vec<(String, Option<String>)> {
         let view = self.view.load();
         freshness.settle(&view, self);
         let reason = |(index, reader): (usize, &Reader)| {
-            let state = match &reader.state {
-                Err(reason) => Err(reason.clone()),
-                Ok(()) if is_free => Ok(()),
-                Ok(()) => freshness.allows(index, &view, self),
+            let reason = match (&reader.state, freshness.floor, freshness.seen) {
+                (Err(reason), ..) => Some(reason.to_string()),
+                (Ok(()), _, Some((other, _))) if !is_free && other != index => {
+                    let other = view.nodes.get(other).map_or(String::new(), |other| other.address.id.to_string());
+                    Some(format!("the session was on {other} a moment ago, whose position then is not known yet"))
+                }
+                (Ok(()), Some(floor), _) => {
+                    let replayed = self.positions.latest(index).lsn;
+                    let behind = Ineligible::Behind { timeline: reader.timeline, replayed, floor };
+                    (!eligible::covers(reader.timeline, replayed, floor)).then(|| behind.to_string())
+                }
+                (Ok(()), ..) => None,
             };
-            (reader.address.id.to_string(), state.err().map(|reason| reason.to_string()))
+            (reader.address.id.to_string(), reason)
         };
         view.nodes.iter().enumerate().map(reason).collect()
     }

@@ -36,6 +36,20 @@ const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
 /// date, shorter than anybody would notice.
 const STRONG_WAIT: Duration = Duration::from_millis(50);
 
+/// A session that reads on the primary without a pause, because it has seen there what no replica has yet, would do so for
+/// ever. After so long one of its reads waits for a replica, for [`ESCAPE_WAIT`] at most; if in vain, the next does after
+/// twice as long, and so on up to [`ESCAPE_LAST`].
+const ESCAPE_FIRST: Duration = Duration::from_millis(100);
+const ESCAPE_LAST: Duration = Duration::from_secs(10);
+const ESCAPE_WAIT: Duration = Duration::from_millis(20);
+
+/// Since when a session's reads have gone to the primary for want of a fresh replica, and for how long they may.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    since: Instant,
+    patience: Duration,
+}
+
 /// Where a read goes.
 enum Pick {
     Replica(usize),
@@ -278,9 +292,19 @@ impl Session {
         self.is_strong_settled = false;
         let fallback = self.shared.readers.settings.load().fallback;
         match choice {
-            Choice::Node(node) => Pick::Replica(node),
+            Choice::Node(node) => {
+                self.stuck = None;
+                Pick::Replica(node)
+            }
             Choice::NotFresh if fallback != Fallback::Primary || target == Target::Replica => Pick::Later,
-            Choice::NotFresh => Pick::Primary(Why::NotFresh),
+            Choice::NotFresh => {
+                let now = Instant::now();
+                let stuck = self.stuck.get_or_insert(Stuck { since: now, patience: ESCAPE_FIRST });
+                match now - stuck.since > stuck.patience {
+                    true => Pick::Later,
+                    false => Pick::Primary(Why::NotFresh),
+                }
+            }
             Choice::None if fallback != Fallback::Primary => Pick::Later,
             Choice::None => Pick::Primary(Why::NoReplica),
         }
@@ -342,14 +366,22 @@ impl Session {
             };
             self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn });
         }
-        let limit = if waits { settings.wait } else { STRONG_WAIT };
+        let escapes = !is_strong && !waits && settings.fallback == Fallback::Primary;
+        let limit = match () {
+            () if waits => settings.wait,
+            () if escapes => ESCAPE_WAIT,
+            () => STRONG_WAIT,
+        };
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
         let mut is_first = true;
         loop {
             self.is_strong_settled = true;
             let choice = self.choose(consistency);
             let why = match choice {
-                Choice::Node(node) => return Ok(Some(node)),
+                Choice::Node(node) => {
+                    self.stuck = None;
+                    return Ok(Some(node));
+                }
                 Choice::NotFresh => Why::NotFresh,
                 Choice::None => Why::NoReplica,
             };
@@ -358,9 +390,13 @@ impl Session {
                 (Fallback::Wait, _) => Instant::now() >= deadline,
                 // The primary has everything at once.
                 (_, Why::NoReplica) => true,
-                _ => Instant::now() >= deadline || !is_strong && !waits,
+                _ => Instant::now() >= deadline,
             };
             if gives_up {
+                if let Some(stuck) = &mut self.stuck {
+                    stuck.since = Instant::now();
+                    stuck.patience = (stuck.patience * 2).min(ESCAPE_LAST);
+                }
                 if settings.fallback == Fallback::Error {
                     return Err(Refusal::Ours(self.no_replica()));
                 }
@@ -370,7 +406,8 @@ impl Session {
             let view = readers.view().clone();
             let able = view.nodes.iter().enumerate().filter(|(_, reader)| reader.state.is_ok());
             let next: Vec<_> = able.map(|(node, _)| Box::pin(readers.positions.next(node))).collect();
-            if next.is_empty() || !is_first && !is_strong {
+            readers.hurry(&self.freshness);
+            if next.is_empty() || !is_first && waits {
                 // A replica that is to come back does so within a few looks of the control plane.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             } else {
@@ -454,7 +491,15 @@ impl Session {
     /// without.
     pub(super) fn note_served(&mut self) {
         let readers = &self.shared.readers;
-        self.freshness.note(self.place, readers);
+        if self.machine.has_shown_data() {
+            self.freshness.note(self.place, readers);
+        }
+        match self.machine.demand() {
+            // Its next read may come when a replica has what this one has shown.
+            Demand::Primary(Why::NotFresh) => readers.hurry(&self.freshness),
+            Demand::Primary(_) => self.stuck = None,
+            Demand::Replica(_) => {}
+        }
         if self.machine.is_on_replica() {
             readers.outliers.succeeded(self.place);
             if let Some(taken) = self.taken.take()

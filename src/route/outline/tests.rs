@@ -167,73 +167,6 @@ proptest! {
 }
 
 #[test]
-fn no_nesting_runs_out_of_a_workers_stack() {
-    let nested = |open: &str, middle: &str, close: &str, depth: usize| {
-        format!("{}{middle}{}", open.repeat(depth), close.repeat(depth))
-    };
-    let chain = |start: &str, link: &str, length: usize| format!("{start}{}", link.repeat(length));
-    let check = move || {
-        for depth in [10, 50, 100, 1_000, 9_000] {
-            for text in [
-                nested("(", "SELECT 1", ")", depth),
-                nested("SELECT (", "SELECT 1", ")", depth),
-                nested("SELECT * FROM (", "SELECT 1", ") AS x", depth),
-                nested("WITH x AS (", "SELECT 1", ") SELECT 1", depth),
-                nested("SELECT 1 UNION (", "SELECT 1", ")", depth),
-                format!("SELECT {}", nested("(", "1", ")", depth)),
-                format!("SELECT {}", nested("- ", "1", "", depth)),
-                format!("SELECT {}", nested("NOT ", "a", "", depth)),
-                format!("SELECT {}", nested("lower(", "a", ")", depth)),
-                format!("SELECT ARRAY{}", nested("[", "1", "]", depth)),
-                format!("SELECT {}", nested("CASE WHEN a THEN ", "1", " END", depth)),
-                format!("SELECT * FROM {}", nested("(t JOIN ", "u", " ON true)", depth)),
-                format!("SELECT {}", nested("JSON_ARRAY(", "1", ")", depth)),
-                format!("SELECT {}", nested("xmlconcat(", "a", ")", depth)),
-                format!("SELECT 1 {}", nested("/* ", "", "*/", depth)),
-                format!("{} SELECT 1", "EXPLAIN ".repeat(depth)),
-            ] {
-                class(&text);
-            }
-        }
-        for length in [100, 1_000, 10_000, 40_000, 100_000] {
-            for text in [
-                chain("SELECT 1", "+1", length),
-                chain("SELECT a", "||a", length),
-                chain("SELECT a", "::int", length),
-                chain("SELECT a", "[1]", length),
-                chain("SELECT a", ".b", length),
-                chain("SELECT (a)", ".b", length),
-                chain("SELECT a", " IS NULL", length),
-                chain("SELECT a", " COLLATE c", length),
-                chain("SELECT 1", " UNION SELECT 1", length),
-                chain("SELECT 1", " UNION ALL SELECT 1", length),
-                chain("SELECT * FROM t", " JOIN t ON a", length),
-                chain("SELECT 1", ";SELECT 1", length),
-            ] {
-                class(&text);
-            }
-        }
-        // Long without being deep is no trouble at all.
-        assert_eq!(class(&chain("SELECT a", " AND a", 40_000)), Class::Read);
-        assert_eq!(class(&chain("SELECT a", " OR a", 40_000)), Class::Read);
-        assert_eq!(class(&format!("SELECT a IN ({}1)", "1,".repeat(100_000))), Class::Read);
-        assert_eq!(class(&format!("VALUES (1){}", ",(1)".repeat(60_000))), Class::Read);
-        assert_eq!(class(&format!("SELECT 1{}", ",1".repeat(100_000))), Class::Read);
-        assert_eq!(class(&chain("SELECT 1", ";SELECT 1", 25_000)), Class::Read);
-        let names: String = (0..30_000).map(|number| format!("t.c{number},")).collect();
-        assert_eq!(class(&format!("SELECT {names}1 FROM t")), Class::Read);
-        // So much nesting must be possible for ordinary statements.
-        assert_eq!(class(&nested("SELECT * FROM (", "SELECT 1", ") AS x", 15)), Class::Read);
-        assert_eq!(class(&chain("SELECT a", " || a", 40)), Class::Read);
-        assert_eq!(class(&chain("SELECT * FROM t", " JOIN t ON a", 40)), Class::Read);
-        assert_eq!(class(&chain("SELECT 1", " UNION ALL SELECT 1", 80)), Class::Read);
-        // And this much is refused, not overlooked.
-        assert_eq!(class(&chain("SELECT 1", "+1", 1_000)), Class::Unreadable);
-    };
-    std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(check).unwrap().join().unwrap();
-}
-
-#[test]
 fn an_outline_names_everything_once_and_in_order() {
     let text =
         "SELECT t.a, (x).b, public.f('k', 1), f('k') FROM s.t AS x WHERE a = 1 AND b = 2 AND a::s.kind[] IS NULL";
@@ -257,25 +190,99 @@ fn an_outline_names_everything_once_and_in_order() {
     assert!(row.is_err(), "{row:?}");
 }
 
-/// `cargo test --release --lib route::outline -- --ignored --nocapture`
-#[test]
-#[ignore = "prints times and checks nothing"]
-fn how_long_it_takes() {
-    let column = "orders.id AS c, lower(customers.name), orders.price * 2 + 1, ";
-    let middle = format!("SELECT {}1 FROM orders JOIN customers USING (id) WHERE orders.id = $1", column.repeat(31));
-    let long = format!("SELECT a FROM t WHERE a IN ({}1)", "12345678,".repeat(11_100));
-    let (names, path) = (names(), usual());
-    for text in ["SELECT id, name FROM customers WHERE id = $1 AND a > 10 LIMIT 1", &middle, &long] {
-        let rounds = 20_000_000 / (text.len() * 60 + 5_000);
-        let time = |act: &dyn Fn()| {
-            let start = std::time::Instant::now();
-            (0..rounds).for_each(|_| act());
-            start.elapsed().as_nanos() / rounds as u128
+/// Pure as the module is, these two need a thread and a clock.
+#[cfg(test)]
+mod outside {
+    use super::*;
+
+    #[test]
+    fn no_nesting_runs_out_of_a_workers_stack() {
+        let nested = |open: &str, middle: &str, close: &str, depth: usize| {
+            format!("{}{middle}{}", open.repeat(depth), close.repeat(depth))
         };
-        let outlines = outline(text);
-        let parse = time(&|| drop(pg_query::parse(text, 0)));
-        let outlined = time(&|| drop(outline(text)));
-        let judged = time(&|| drop(judge(&outlines, &names, &path)));
-        println!("{} bytes: outline {outlined} ns (of these the parser {parse}), judge {judged} ns", text.len());
+        let chain = |start: &str, link: &str, length: usize| format!("{start}{}", link.repeat(length));
+        let check = move || {
+            for depth in [10, 50, 100, 1_000, 9_000] {
+                for text in [
+                    nested("(", "SELECT 1", ")", depth),
+                    nested("SELECT (", "SELECT 1", ")", depth),
+                    nested("SELECT * FROM (", "SELECT 1", ") AS x", depth),
+                    nested("WITH x AS (", "SELECT 1", ") SELECT 1", depth),
+                    nested("SELECT 1 UNION (", "SELECT 1", ")", depth),
+                    format!("SELECT {}", nested("(", "1", ")", depth)),
+                    format!("SELECT {}", nested("- ", "1", "", depth)),
+                    format!("SELECT {}", nested("NOT ", "a", "", depth)),
+                    format!("SELECT {}", nested("lower(", "a", ")", depth)),
+                    format!("SELECT ARRAY{}", nested("[", "1", "]", depth)),
+                    format!("SELECT {}", nested("CASE WHEN a THEN ", "1", " END", depth)),
+                    format!("SELECT * FROM {}", nested("(t JOIN ", "u", " ON true)", depth)),
+                    format!("SELECT {}", nested("JSON_ARRAY(", "1", ")", depth)),
+                    format!("SELECT {}", nested("xmlconcat(", "a", ")", depth)),
+                    format!("SELECT 1 {}", nested("/* ", "", "*/", depth)),
+                    format!("{} SELECT 1", "EXPLAIN ".repeat(depth)),
+                ] {
+                    class(&text);
+                }
+            }
+            for length in [100, 1_000, 10_000, 40_000, 100_000] {
+                for text in [
+                    chain("SELECT 1", "+1", length),
+                    chain("SELECT a", "||a", length),
+                    chain("SELECT a", "::int", length),
+                    chain("SELECT a", "[1]", length),
+                    chain("SELECT a", ".b", length),
+                    chain("SELECT (a)", ".b", length),
+                    chain("SELECT a", " IS NULL", length),
+                    chain("SELECT a", " COLLATE c", length),
+                    chain("SELECT 1", " UNION SELECT 1", length),
+                    chain("SELECT 1", " UNION ALL SELECT 1", length),
+                    chain("SELECT * FROM t", " JOIN t ON a", length),
+                    chain("SELECT 1", ";SELECT 1", length),
+                ] {
+                    class(&text);
+                }
+            }
+            // Long without being deep is no trouble at all.
+            assert_eq!(class(&chain("SELECT a", " AND a", 40_000)), Class::Read);
+            assert_eq!(class(&chain("SELECT a", " OR a", 40_000)), Class::Read);
+            assert_eq!(class(&format!("SELECT a IN ({}1)", "1,".repeat(100_000))), Class::Read);
+            assert_eq!(class(&format!("VALUES (1){}", ",(1)".repeat(60_000))), Class::Read);
+            assert_eq!(class(&format!("SELECT 1{}", ",1".repeat(100_000))), Class::Read);
+            assert_eq!(class(&chain("SELECT 1", ";SELECT 1", 25_000)), Class::Read);
+            let names: String = (0..30_000).map(|number| format!("t.c{number},")).collect();
+            assert_eq!(class(&format!("SELECT {names}1 FROM t")), Class::Read);
+            // So much nesting must be possible for ordinary statements.
+            assert_eq!(class(&nested("SELECT * FROM (", "SELECT 1", ") AS x", 15)), Class::Read);
+            assert_eq!(class(&chain("SELECT a", " || a", 40)), Class::Read);
+            assert_eq!(class(&chain("SELECT * FROM t", " JOIN t ON a", 40)), Class::Read);
+            assert_eq!(class(&chain("SELECT 1", " UNION ALL SELECT 1", 80)), Class::Read);
+            // And this much is refused, not overlooked.
+            assert_eq!(class(&chain("SELECT 1", "+1", 1_000)), Class::Unreadable);
+        };
+        std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(check).unwrap().join().unwrap();
+    }
+
+    /// `cargo test --release --lib route::outline -- --ignored --nocapture`
+    #[test]
+    #[ignore = "prints times and checks nothing"]
+    fn how_long_it_takes() {
+        let column = "orders.id AS c, lower(customers.name), orders.price * 2 + 1, ";
+        let middle =
+            format!("SELECT {}1 FROM orders JOIN customers USING (id) WHERE orders.id = $1", column.repeat(31));
+        let long = format!("SELECT a FROM t WHERE a IN ({}1)", "12345678,".repeat(11_100));
+        let (names, path) = (names(), usual());
+        for text in ["SELECT id, name FROM customers WHERE id = $1 AND a > 10 LIMIT 1", &middle, &long] {
+            let rounds = 20_000_000 / (text.len() * 60 + 5_000);
+            let time = |act: &dyn Fn()| {
+                let start = std::time::Instant::now();
+                (0..rounds).for_each(|_| act());
+                start.elapsed().as_nanos() / rounds as u128
+            };
+            let outlines = outline(text);
+            let parse = time(&|| drop(pg_query::parse(text, 0)));
+            let outlined = time(&|| drop(outline(text)));
+            let judged = time(&|| drop(judge(&outlines, &names, &path)));
+            println!("{} bytes: outline {outlined} ns (of these the parser {parse}), judge {judged} ns", text.len());
+        }
     }
 }

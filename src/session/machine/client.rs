@@ -117,6 +117,7 @@ impl Machine {
                 self.done_before = true;
                 return Ok((at, ClientStep::Before(Before::RestoreName)));
             }
+            self.has_shown_data |= !(self.is_planned && self.class() == Some(Class::Session));
             let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
                 Taken::Yes => seen.len(),
                 Taken::Dropped => {

@@ -4,20 +4,17 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Before, ClientStep, Context, Machine, ServerStep, Tx};
+use super::{Before, ClientStep, Machine, Nothing, ServerStep, Tx};
 use crate::pool::memory::{Memory, Parameters};
-use crate::session::prepared::Registry;
 use crate::session::sink::Sink;
-use crate::sql::{Pin, Suspects};
+use crate::sql::Pin;
 use crate::wire::frame;
 use crate::wire::message::{self, Problem};
 
 /// A client with its machine; servers are given to it one call at a time.
 struct Story {
     machine: Machine,
-    registry: Registry,
-    suspects: Suspects,
-    generation: u64,
+    known: Nothing,
 }
 
 const SELF: u64 = 7;
@@ -26,9 +23,7 @@ impl Story {
     fn new() -> Self {
         Story {
             machine: Machine::new(SELF, 4711, Arc::new(Parameters::default()), false),
-            registry: Registry::default(),
-            suspects: Suspects::default(),
-            generation: 0,
+            known: Nothing::default(),
         }
     }
 
@@ -40,15 +35,7 @@ impl Story {
     }
 
     fn send_raw(&mut self, server: Option<&mut Memory>, messages: &[u8]) -> (Vec<u8>, Vec<u8>, ClientStep) {
-        let context = Context {
-            suspects: &self.suspects,
-            registry: &self.registry,
-            ddl_generation: self.generation,
-            identity: 0,
-            max_inspect: 1 << 20,
-            max_prepared: 3,
-            sequence_memory: false,
-        };
+        let context = self.known.context();
         let (mut rest, mut to_client) = (Vec::new(), Vec::new());
         let mut sink = Sink::new(messages, &mut rest);
         let (_, step) = self.machine.client(messages, server, &mut sink, &mut to_client, &context).unwrap();
@@ -199,7 +186,7 @@ fn a_statement_another_client_prepared_is_used_without_parsing_it_again() {
     assert_eq!((sent.as_str(), heard.as_str()), ("B(pgbaton_1) S()", ""));
     assert_eq!(story.answer(&mut server, &cat(&[OK_2, &z(b'I')])).0, "2() 1() Z(I)");
     // After DDL the plan may have another shape, so it is prepared anew.
-    story.generation += 1;
+    story.known.generation += 1;
     assert_eq!(story.send(&mut server, &cat(&[&p("c", "SELECT 1"), &s()])).0, "P(pgbaton_2SELECT 1) S()");
 }
 
@@ -261,7 +248,7 @@ fn a_statement_described_before_ddl_is_only_used_where_it_still_has_its_shape() 
     let describe = m(b'D', &[b"S", b"s\0"]);
     story.send(&mut one, &cat(&[&p("s", "SELECT a FROM t"), &describe, &s()]));
     story.answer(&mut one, &cat(&[OK_1, &m(b't', &[&[0, 0]]), &row(23), &z(b'I')]));
-    story.generation += 1;
+    story.known.generation += 1;
     let bind = cat(&[&b("s"), &e(), &s()]);
     let looked = "P(pgbaton_1SELECT a FROM t) D(Spgbaton_1) H()";
 
@@ -393,7 +380,7 @@ fn a_commit_under_way_may_have_happened() {
 #[test]
 fn a_session_s_own_notifications_carry_the_process_id_it_was_told() {
     let (mut story, mut server) = (Story::new(), Memory::default());
-    story.machine.attach(&mut server, 99, &mut Vec::new());
+    story.machine.attach(&mut server, 99, false, &mut Vec::new());
     let own = m(b'A', &[&99u32.to_be_bytes(), b"x\0y\0"]);
     let mut rest = Vec::new();
     let mut sink = Sink::new(&own, &mut rest);
@@ -504,10 +491,7 @@ proptest! {
         let mut heard = Vec::new();
         let mut at = 0;
         for _ in 0..200 {
-            let context = Context {
-                suspects: &story.suspects, registry: &story.registry, ddl_generation: 0, identity: 0,
-                max_inspect: 1 << 20, max_prepared: 3, sequence_memory: false,
-            };
+            let context = story.known.context();
             let mut rest = Vec::new();
             let mut sink = Sink::new(&input[at..], &mut rest);
             let (taken, step) =
@@ -550,10 +534,7 @@ proptest! {
             for piece in whole.chunks(pieces) {
                 buffer.extend_from_slice(piece);
                 for _ in 0..100 {
-                    let context = Context {
-                        suspects: &story.suspects, registry: &story.registry, ddl_generation: 0, identity: 0,
-                        max_inspect: 1 << 20, max_prepared: 3, sequence_memory: false,
-                    };
+                    let context = story.known.context();
                     let mut rest = Vec::new();
                     let mut sink = Sink::new(&buffer, &mut rest);
                     let (taken, step) =

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use pgbaton::pool::memory::{Memory, Parameters};
-use pgbaton::session::machine::{Context, Machine};
-use pgbaton::session::prepared::Registry;
+use pgbaton::session::machine::{Machine, Nothing};
 use pgbaton::session::sink::Sink;
-use pgbaton::sql::Suspects;
 
 fuzz_target!(|input: &[u8]| {
-    let (suspects, registry) = (Suspects::default(), Registry::default());
+    let nothing = Nothing::default();
     let mut machine = Machine::new(1, 4711, Arc::new(Parameters::default()), false);
     let mut memory = Memory::default();
     let (mut client, mut server) = (Vec::new(), Vec::new());
@@ -24,15 +22,7 @@ fuzz_target!(|input: &[u8]| {
         let (mut there, mut back) = (Vec::new(), Vec::new());
         if turn & 1 == 0 {
             client.extend_from_slice(bytes);
-            let context = Context {
-                suspects: &suspects,
-                registry: &registry,
-                ddl_generation: 0,
-                identity: 0,
-                max_inspect: 1 << 20,
-                max_prepared: 4,
-                sequence_memory: true,
-            };
+            let context = nothing.context();
             let mut sink = Sink::new(&client, &mut there);
             match machine.client(&client, Some(&mut memory), &mut sink, &mut back, &context) {
                 Ok((taken, _)) => drop(client.drain(..taken)),
