@@ -317,11 +317,16 @@ fn an_eventual_read_may_be_stale_and_a_session_read_beside_it_is_not() {
     for _ in 0..50 {
         assert_eq!(client.value("SELECT n FROM own WHERE id = 7"), "7");
     }
-    client.run("SET pgbaton.consistency = 'eventual'");
+    let mut other = Login::to(proxy.port).connect();
+    other.run("SET pgbaton.consistency = 'eventual'");
     wait_until(DEADLINE, "an eventual read is stale while replay is paused", || {
-        client.value("SELECT n FROM own WHERE id = 7") == "0"
+        other.value("SELECT n FROM own WHERE id = 7") == "0"
     });
+    other.run("SET pgbaton.consistency = 'strong'");
+    assert_eq!(other.value("SELECT n FROM own WHERE id = 7"), "7");
     // What was written earlier in this session is still known when it asks for more again.
+    client.run("SET pgbaton.consistency = 'eventual'");
+    client.value("SELECT n FROM own WHERE id = 7");
     client.run("SET pgbaton.consistency = 'session'");
     assert_eq!(client.value("SELECT n FROM own WHERE id = 7"), "7");
     client.run("BEGIN; SET LOCAL pgbaton.consistency = 'eventual'; COMMIT");

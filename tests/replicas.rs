@@ -90,9 +90,11 @@ fn with_every_replica_too_old_the_fallback_decides() {
 
     let mut client = Login::to(waiting.port).connect();
     write(&mut client, 22);
-    let begin = Instant::now();
-    assert_eq!(client.query(READ).code(), "57P03");
+    let (begin, mark) = (Instant::now(), nodes::mark("waited"));
+    assert_eq!(client.value(&format!("{READ} /* {mark} */")), "22");
     assert!(begin.elapsed() >= Duration::from_secs(1), "it did not wait: {:?}", begin.elapsed());
+    assert_eq!(ledger.count(&mark).only(), Some("n1"));
+    // What it waits for comes.
     client.send(&Batch::new().query(READ).0).unwrap();
     standbys.iter_mut().for_each(Standby::resume);
     assert_eq!(client.until(b"Z").unwrap().value(), "22");

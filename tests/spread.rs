@@ -209,9 +209,7 @@ fn a_key_stays_with_its_node_and_only_those_of_a_node_that_leaves_move() {
     // A proxy that has just started may not have met all replicas yet, so nodes come and keys move.
     let spread = |homes: &BTreeMap<String, String>| ["n2", "n3", "n4"].iter().all(|id| at_home(homes, id) >= 4);
     wait_until(DEADLINE, "every replica is home to some of the keys", || {
-        let homes = homes(proxy.port, &ledger);
-        println!("{homes:?}");
-        homes.is_ok_and(|homes| spread(&homes))
+        homes(proxy.port, &ledger).is_ok_and(|homes| spread(&homes))
     });
     let before = homes(proxy.port, &ledger).unwrap();
     assert!(spread(&before));
@@ -308,7 +306,13 @@ fn a_replica_that_comes_back_gets_its_share_step_by_step() {
     // Whether a proxy that has just started takes its time too is not asked here.
     let full = |shares: &Shares| shares.part("n2") > 0.4 && shares.part("n3") > 0.4;
     wait_until(DEADLINE, "both replicas serve evenly", || full(&window(Duration::from_millis(500))));
-    cluster.node("n3").unwrap().restart(Shutdown::Fast).unwrap();
+    cluster.node("n3").unwrap().stop(Shutdown::Fast);
+    let is_gone = |line: &str| line.contains("replica gets no more reads") && line.contains("node=n3");
+    wait_until(DEADLINE, "its absence is noticed", || {
+        window(Duration::from_millis(50));
+        proxy.log().lines().any(is_gone)
+    });
+    cluster.node("n3").unwrap().start().unwrap();
     let mut first = Shares::default();
     wait_until(DEADLINE, "the replica that came back serves", || {
         first = window(Duration::from_millis(500));
@@ -329,7 +333,7 @@ fn a_replica_that_refuses_everybody_is_left_alone_and_nobody_notices() {
     set_up(&cluster);
     let ledger = Ledger::of(&cluster);
     // Its health looks fine to the control user all the while.
-    let proxy = proxy(&cluster, "balance = \"round_robin\"", &[]);
+    let proxy = proxy(&cluster, &format!("{FREE}\nbalance = \"round_robin\""), &[]);
     until_reads(proxy.port, &ledger, "both replicas serve", |shares| shares.of("n2") > 0 && shares.of("n3") > 0);
     let broken = cluster.node("n3").unwrap();
     let good = std::fs::read(broken.data_directory().join("pg_hba.conf")).unwrap();

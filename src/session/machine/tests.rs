@@ -21,10 +21,7 @@ const SELF: u64 = 7;
 
 impl Story {
     fn new() -> Self {
-        Story {
-            machine: Machine::new(SELF, 4711, Arc::new(Parameters::default()), false),
-            known: Nothing::default(),
-        }
+        Story { machine: Machine::new(SELF, 4711, Arc::new(Parameters::default()), false), known: Nothing::default() }
     }
 
     /// The client sends; returns what the server gets and what the client hears at once, as text.
