@@ -95,7 +95,7 @@ fn prepared_statements_work_wherever_they_run() {
         }
     }
     let shares = ground.ledger.count(&mark);
-    assert!(shares.of("n2") > shares.of("n1"), "{shares}");
+    assert!(shares.of("n1") > 0 && shares.of("n2") > 0, "both were to run them: {shares}");
     let client = &mut clients[0];
     assert_eq!(client.batch(Batch::new().run("nobody's", &[]).sync()).code(), "26000");
     client.batch(Batch::new().close(b'S', "mine").sync()).ok();

@@ -145,7 +145,7 @@ fn a_load_with_writes_in_it_spreads_too() {
     let ledger = Ledger::of(&cluster);
     let proxy = proxy(&cluster, "", &[]);
     until_replicas_serve(proxy.port, &ledger);
-    let (begin, length, mark) = (Instant::now(), Duration::from_secs(4), mark("mostly"));
+    let (begin, length, mark) = (Instant::now(), Duration::from_secs(3), mark("mostly"));
     std::thread::scope(|scope| {
         for number in 0..CLIENTS {
             let (mark, port) = (&mark, proxy.port);
@@ -293,7 +293,7 @@ fn a_replica_that_comes_back_gets_its_share_step_by_step() {
     let cluster = watched_cluster(2);
     set_up(&cluster);
     let ledger = Ledger::of(&cluster);
-    let proxy = Proxy::start(&cluster, &reads(&cluster, &format!("{FREE}\nbalance = \"random\"\nslow_start = \"6s\"")));
+    let proxy = Proxy::start(&cluster, &reads(&cluster, &format!("{FREE}\nbalance = \"random\"\nslow_start = \"4s\"")));
     let mut client = Login::to(proxy.port).connect();
     let mut window = |length: Duration| {
         let (begin, mark) = (Instant::now(), mark("slow"));
