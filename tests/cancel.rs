@@ -48,7 +48,7 @@ fn a_client_that_waits_for_a_server_connection_can_be_cancelled() {
     let mut holder = Login::to(proxy.port).connect();
     let mut waiting = Login::to(proxy.port).connect();
     holder.run("BEGIN");
-    waiting.send(&Batch::new().query("SELECT 1").0).unwrap();
+    waiting.send(&Batch::new().query("/* pgbaton: primary */ SELECT 1").0).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     waiting.cancel().unwrap();
     assert_eq!(outcome(&mut waiting).as_deref(), Some("57014"));

@@ -454,10 +454,10 @@ fn waiting_for_a_connection_ends_with_a_reason() {
     let mut waiting = Login::to(proxy.port).connect();
     let mut crowded = Login::to(proxy.port).connect();
     holder.run("BEGIN");
-    waiting.send(&Batch::new().query("SELECT 1").0).unwrap();
+    waiting.send(&Batch::new().query("/* pgbaton: primary */ SELECT 1").0).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let begin = Instant::now();
-    assert_eq!(crowded.query("SELECT 1").code(), "53300");
+    assert_eq!(crowded.query("/* pgbaton: primary */ SELECT 1").code(), "53300");
     assert!(begin.elapsed() < Duration::from_millis(250), "max_waiting refuses at once");
     assert_eq!(waiting.until(b"Z").unwrap().code(), "53300");
     // A whole pipeline is refused once, and the session goes on.

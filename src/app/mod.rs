@@ -369,10 +369,11 @@ async fn follow_primary(shared: Arc<Shared>) {
         if now.version != version {
             version = now.version;
             if let Some(primary) = now.primary() {
-                if let Some(old) = known.replace(primary.address.id.clone()).filter(|old| *old != primary.address.id) {
+                let id = primary.address.id.clone();
+                if let Some(old) = known.replace(id.clone()).filter(|old| *old != id) {
                     shared.pools.retire(&old);
+                    shared.pools.retire(&id);
                 }
-                shared.pools.retire(&primary.address.id);
                 shared.forget_greetings();
             }
         }

@@ -15,6 +15,7 @@
 
 mod client;
 mod heal;
+mod place;
 pub mod plan;
 mod server;
 mod statements;

@@ -66,7 +66,7 @@ pub struct Session {
     /// The place of the node it belongs to, in the topology.
     place: usize,
     /// A connection that is ours but still needs settings, and whether it is to a replica.
-    half_taken: Option<(Lease, bool)>,
+    half_taken: Option<Box<(Lease, bool)>>,
     /// A connection to the primary that is kept for what it remembers while a replica serves a read.
     aside: Option<Lease>,
     pool: Option<Arc<Pool>>,
@@ -86,7 +86,7 @@ pub struct Session {
     /// What a replica was sent, as the client sent it, while it may have to be sent elsewhere.
     sent: Vec<u8>,
     heals: u8,
-    stuck: Option<taking::Stuck>,
+    stuck: Option<Box<taking::Stuck>>,
     /// Since when a replica has been at it, where that is measured.
     taken: Option<Instant>,
     measures_latency: bool,
@@ -408,15 +408,22 @@ async fn greet(
     worker: usize,
 ) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
     let deadline = Instant::now() + shared.settings.load().hold;
-    let (pool, _) = shared.primary_pool(&database.name, user, deadline).await?;
-    if pool.status().0 > 0
-        && let Some((startup, parameters)) = database.greeting(user, startup)
-    {
-        let pid = pool.peek(&startup).map(|(_, pid)| pid);
-        return Ok((startup, parameters, pid));
-    }
-    let want = Want { session: 0, worker, startup, application_name, credential, told: None };
-    let mut lease = pool.acquire(&want).await?;
+    let mut lease = loop {
+        let (pool, _) = shared.primary_pool(&database.name, user, deadline).await?;
+        if pool.status().0 > 0
+            && let Some((startup, parameters)) = database.greeting(user, startup)
+        {
+            let pid = pool.peek(&startup).map(|(_, pid)| pid);
+            return Ok((startup, parameters, pid));
+        }
+        let want = Want { session: 0, worker, startup, application_name, credential, told: None };
+        match pool.acquire(&want).await {
+            Ok(lease) => break lease,
+            // Another node has become the primary meanwhile.
+            Err(AcquireError::Retired) if Instant::now() < deadline => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
     let server = lease.server();
     let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
     lease.release();

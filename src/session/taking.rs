@@ -110,7 +110,7 @@ impl Session {
             self.attach(&mut lease, on_replica);
             self.lease = Some(lease);
         } else {
-            self.half_taken = Some((lease, on_replica));
+            self.half_taken = Some(Box::new((lease, on_replica)));
         }
         ready
     }
@@ -169,13 +169,14 @@ impl Session {
         // known to everyone before its author is told it is done.
         self.database.facts.refreshed().await;
         self.replan();
-        if matches!(self.machine.demand(), Demand::Primary(_)) && self.half_taken.as_ref().is_some_and(|(_, on)| *on) {
+        if matches!(self.machine.demand(), Demand::Primary(_)) && self.half_taken.as_ref().is_some_and(|taken| taken.1)
+        {
             self.half_taken = None;
         }
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let (mut lease, on_replica) = match self.half_taken.take() {
-                Some(taken) => taken,
+                Some(taken) => *taken,
                 None => self.lease_somewhere().await?,
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
@@ -299,7 +300,7 @@ impl Session {
             Choice::NotFresh if fallback != Fallback::Primary || target == Target::Replica => Pick::Later,
             Choice::NotFresh => {
                 let now = Instant::now();
-                let stuck = self.stuck.get_or_insert(Stuck { since: now, patience: ESCAPE_FIRST });
+                let stuck = self.stuck.get_or_insert_with(|| Box::new(Stuck { since: now, patience: ESCAPE_FIRST }));
                 match now - stuck.since > stuck.patience {
                     true => Pick::Later,
                     false => Pick::Primary(Why::NotFresh),

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::plan::{Demand, Fit, Plan, Why, explain_route, own_show};
+use super::place::is_begin;
+use super::plan::{Fit, explain_route, own_show};
 use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
@@ -12,7 +13,7 @@ use crate::pool::memory::{Memory, Prepared};
 use crate::route::Class;
 use crate::session::sink::Sink;
 use crate::session::wishes;
-use crate::sql::{Analysis, Dialect, Kind, Pin, Pins, Statement, Suspects, analysis};
+use crate::sql::{Analysis, Dialect, Kind, Pin, Statement, Suspects, analysis};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
 use crate::wire::message;
@@ -139,65 +140,6 @@ impl Machine {
             at += taken;
             self.client_rest = Rest { bytes: head.total - taken, dropped: false };
         }
-    }
-
-    /// Before the first message of a transaction: whether it may be sent where we are, or has to wait, or go elsewhere.
-    fn place(&mut self, tag: u8, here: &[u8], has_server: bool, context: &Context<'_>) -> Option<ClientStep> {
-        if matches!(tag, b'S' | b'H' | b'c' | b'f') {
-            return None;
-        }
-        if self.status != Tx::Idle || self.unsynced {
-            if !has_server {
-                // What is left of a lost block.
-                self.demand_primary(Why::Transaction);
-            }
-            return None;
-        }
-        let is_soft = has_server && !self.on_replica && self.queue.is_empty() && self.pins == Pins::of(Pin::Sequence);
-        if has_server && !self.on_replica && !(is_soft && context.reads) {
-            return None;
-        }
-        if !self.is_planned
-            && let Plan::Wait = self.plan(here, context)
-        {
-            return Some(ClientStep::More);
-        }
-        match self.demand {
-            Demand::Replica(_) if is_soft => Some(ClientStep::SetAside),
-            Demand::Primary(_) if self.on_replica && has_server => match self.queue.is_empty() {
-                true => Some(ClientStep::GiveBack),
-                false => Some(ClientStep::Full),
-            },
-            _ => None,
-        }
-    }
-
-    /// Sends what is bound to fail in place of a query that must not run here, whose error will be `problem`.
-    pub(super) fn refuse_query(
-        &mut self,
-        problem: &message::Problem,
-        memory: &mut Memory,
-        to_server: &mut Sink<'_>,
-    ) -> Taken {
-        self.unnamed = None;
-        memory.unnamed = 0;
-        self.unsynced = false;
-        message::query(to_server.insert(), b"ROLLBACK TO SAVEPOINT pgbaton_refused");
-        self.expect(Due::RefusedQuery(problem.body().into()));
-        Taken::Dropped
-    }
-
-    /// What a READ ONLY transaction hears that has read from a replica and now wants what only the primary has.
-    fn elsewhere(&mut self, text: &[u8], context: &Context<'_>) -> message::Problem {
-        self.distrusts_replicas = true;
-        let judged = self.judge(text, context);
-        let reason = judged.verdict.reasons.first().cloned().unwrap_or_default();
-        message::Problem::new(
-            "40001",
-            "this READ ONLY transaction reads from a replica, where the statement cannot run",
-        )
-        .detail(reason)
-        .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
     }
 
     fn message(
@@ -586,68 +528,6 @@ impl Machine {
         Ok(Taken::Yes)
     }
 
-    fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
-        let tail = match (prepared, &self.unnamed) {
-            (Some(prepared), _) => &prepared.tail[..],
-            (None, Some(unnamed)) if name.is_empty() => &unnamed.tail[..],
-            _ => &[],
-        };
-        fields::cstr(tail).map_or(tail, |(text, _)| text).to_vec()
-    }
-
-    fn bind_in_block(
-        &mut self,
-        name: &[u8],
-        prepared: Option<&Prepared>,
-        effect: Option<&Statement>,
-        context: &Context<'_>,
-    ) -> Fit {
-        let text = self.text_of_statement(name, prepared);
-        if self.status == Tx::Block {
-            let kinds = effect.map_or(&[][..], std::slice::from_ref);
-            match self.fits_block(&text, kinds, context) {
-                Fit::Goes => {}
-                other => return other,
-            }
-        }
-        self.note_opening(&text, is_begin(effect), context);
-        Fit::Goes
-    }
-
-    fn close(
-        &mut self,
-        what: u8,
-        name: &[u8],
-        pass: Range<usize>,
-        memory: &mut Memory,
-        to_server: &mut Sink<'_>,
-        to_client: &mut Vec<u8>,
-    ) {
-        if what == b'P' {
-            self.portals.retain(|(known, _)| &**known != name);
-        } else if name.is_empty() {
-            self.unnamed = None;
-            memory.unnamed = 0;
-        } else if let Some(prepared) = self.statements.remove(name) {
-            if self.native {
-                to_server.pass(pass.start, pass.end);
-                self.expect(Due::Close(Some(Box::new((name.into(), prepared)))));
-            } else {
-                // The server's copy is shared and stays; only the client's name for it goes.
-                self.say(&message::CLOSE_COMPLETE, to_client, || (name.into(), Some(prepared)));
-            }
-            return;
-        } else if self.image.has_prepared(name)
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            to_server.pass(pass.start, pass.end);
-            self.expect(Due::CloseSql(name.into()));
-            return;
-        }
-        to_server.pass(pass.start, pass.end);
-        self.expect(Due::Close(None));
-    }
-
     /// Where currval or lastval are used, who may have advanced a sequence stays where that is remembered.
     fn note_sequence(&mut self, text: &[u8], context: &Context<'_>) {
         if context.sequence_memory {
@@ -737,7 +617,7 @@ impl Machine {
     }
 
     /// Says it when its turn comes. `before` is what a name was, to be put back if that turn never comes.
-    fn say(
+    pub(super) fn say(
         &mut self,
         bytes: &'static [u8],
         to_client: &mut Vec<u8>,
@@ -764,10 +644,6 @@ impl Machine {
 /// pg_advisory_lock and its kin, set_config: the builtins that change a session when called by number
 /// (pg_proc.dat of PostgreSQL 14 to 18).
 const FASTPATH_SESSION_FUNCTIONS: [u32; 9] = [2078, 2880, 2881, 2882, 2883, 2884, 2886, 2887, 2888];
-
-fn is_begin(effect: Option<&Statement>) -> bool {
-    effect.is_some_and(|statement| statement.kind == Kind::Begin)
-}
 
 fn has_prefix(text: &[u8], word: &[u8]) -> bool {
     text.trim_ascii_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))

@@ -294,7 +294,8 @@ impl Machine {
 
     /// What was planned is planned again: the names may mean something else by now.
     pub fn replan(&mut self, input: &[u8], context: &Context<'_>) {
-        if self.status == Tx::Idle && self.is_planned {
+        let may_change = matches!(self.demand, Demand::Replica(_) | Demand::Primary(Why::Disabled));
+        if self.status == Tx::Idle && self.is_planned && may_change {
             self.is_planned = false;
             if let Plan::Wait = self.plan(input, context) {
                 self.demand_primary(Why::OpenPipeline);
@@ -336,8 +337,9 @@ impl Machine {
         let Ok(Some(head)) = frame::client_header(input) else { return primary(Why::Unreadable) };
         match head.tag {
             b'Q' if head.total > context.max_inspect => primary(Why::TooLong),
-            b'Q' => match input.get(HEADER..head.total).and_then(|body| body.strip_suffix(b"\0")) {
-                None => Plan::Wait,
+            b'Q' if input.len() < head.total => Plan::Wait,
+            b'Q' => match input[HEADER..head.total].strip_suffix(b"\0") {
+                None => primary(Why::Unreadable),
                 Some(text) => {
                     let judged = self.judge(text, context);
                     self.verdict = Some(judged.verdict.clone());

@@ -187,4 +187,39 @@ impl Machine {
             _ => opaque(),
         }
     }
+
+    /// Close of a statement or portal, under the client's name for it.
+    pub(super) fn close(
+        &mut self,
+        what: u8,
+        name: &[u8],
+        pass: Range<usize>,
+        memory: &mut Memory,
+        to_server: &mut Sink<'_>,
+        to_client: &mut Vec<u8>,
+    ) {
+        if what == b'P' {
+            self.portals.retain(|(known, _)| &**known != name);
+        } else if name.is_empty() {
+            self.unnamed = None;
+            memory.unnamed = 0;
+        } else if let Some(prepared) = self.statements.remove(name) {
+            if self.native {
+                to_server.pass(pass.start, pass.end);
+                self.expect(Due::Close(Some(Box::new((name.into(), prepared)))));
+            } else {
+                // The server's copy is shared and stays; only the client's name for it goes.
+                self.say(&message::CLOSE_COMPLETE, to_client, || (name.into(), Some(prepared)));
+            }
+            return;
+        } else if self.image.has_prepared(name)
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            to_server.pass(pass.start, pass.end);
+            self.expect(Due::CloseSql(name.into()));
+            return;
+        }
+        to_server.pass(pass.start, pass.end);
+        self.expect(Due::Close(None));
+    }
 }
