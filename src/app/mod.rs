@@ -35,7 +35,7 @@ use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
-use crate::types::NodeId;
+use crate::types::{Lsn, NodeId};
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.
@@ -43,6 +43,9 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
 const FACTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the end of the log may be somebody's commit that is not on disk yet, at least.
+const TAIL: Duration = Duration::from_millis(800);
 
 /// How often the replicas are judged.
 const JUDGE: Duration = Duration::from_millis(100);
@@ -403,9 +406,22 @@ async fn judge_replicas(shared: Arc<Shared>) {
 
 /// Asks one node how far it is for as long as the proxy runs.
 async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, node: NodeId) {
+    // Since when the end of the log is where it is.
+    let tail = Mutex::new((Lsn(0), Instant::now()));
     let ask = || async {
-        let (is_in_recovery, lsn, segment) = control.position(&node).await?;
-        Ok::<_, NodeError>((is_in_recovery, if is_in_recovery { lsn } else { eligible::settle(lsn, segment) }))
+        let position = control.position(&node).await?;
+        if position.is_in_recovery {
+            return Ok::<_, NodeError>((true, position.lsn));
+        }
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.0 != position.lsn {
+            *tail = (position.lsn, Instant::now());
+        }
+        // What is inserted and stays unwritten for longer than any commit may is no commit: hint bits, pruning. No standby gets
+        // it before something else is written, and nobody has seen anything of it.
+        let settled = tail.1.elapsed() > (position.writer_delay * 4).max(TAIL);
+        let end = if settled { position.flushed } else { position.lsn };
+        Ok((false, eligible::settle(end, position.segment_bytes)))
     };
     shared.readers.positions.keep_asking(at, ask).await;
 }

@@ -85,6 +85,8 @@ pub struct Freshness {
     /// The node the session was last served by, and how many questions that node had been asked then: an answer to a later
     /// one is at or past everything the session has seen.
     seen: Option<(usize, u64)>,
+    /// How many questions the primary had been asked when the floor was last raised.
+    raised: u64,
     /// The view's version those are from.
     version: u64,
 }
@@ -96,12 +98,13 @@ impl Freshness {
         self.seen = Some((node, readers.positions.asked(node)));
     }
 
-    /// A token of another session: what it had seen must be there.
-    pub fn raise(&mut self, floor: Floor) {
+    /// What was seen up to there must be there. It may be a token of another session.
+    pub fn raise(&mut self, floor: Floor, readers: &Readers) {
         match &mut self.floor {
-            Some(known) if known.timeline == floor.timeline => known.lsn = known.lsn.max(floor.lsn),
+            Some(known) if known.timeline == floor.timeline && known.lsn >= floor.lsn => return,
             known => *known = Some(floor),
         }
+        self.raised = readers.view().primary.map_or(0, |primary| readers.positions.asked(primary));
     }
 
     /// Takes in what has become known since.
@@ -116,8 +119,15 @@ impl Freshness {
         if let Some((node, asked)) = self.seen {
             let position = readers.positions.latest(node);
             if position.number > asked {
-                self.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+                self.raise(Floor { timeline: view.timeline, lsn: position.lsn }, readers);
                 self.seen = None;
+            }
+        }
+        // An end of the log that has turned out to be nobody's commit: what the primary says later is less.
+        if let (Some(floor), Some(primary)) = (&mut self.floor, view.primary) {
+            let position = readers.positions.latest(primary);
+            if !position.is_in_recovery && position.number > self.raised && floor.timeline == view.timeline {
+                floor.lsn = floor.lsn.min(position.lsn);
             }
         }
     }
@@ -130,6 +140,11 @@ impl Freshness {
             (Some(floor), _) => eligible::covers(view.nodes[node].timeline, readers.positions.latest(node).lsn, floor),
             _ => true,
         }
+    }
+
+    /// The replica this session stays on for no other reason than that it was there last.
+    pub fn stays_on(&self, view: &View) -> Option<usize> {
+        self.seen.map(|(node, _)| node).filter(|node| Some(*node) != view.primary)
     }
 
     /// The node whose next answer would settle what is open.
@@ -150,6 +165,8 @@ pub struct Wanted<'a> {
     pub key: u64,
     /// A node that has just failed this session.
     pub avoid: Option<usize>,
+    /// What the session was told to have seen, which counts at any level.
+    pub token: Option<Floor>,
 }
 
 /// Which replica to read from.
@@ -216,6 +233,9 @@ impl Readers {
         let settings = self.settings.load();
         let is_free = matches!(wanted.consistency, Consistency::Eventual | Consistency::Bounded);
         wanted.freshness.settle(&view, self);
+        if let Some(token) = wanted.token.filter(|_| !is_free) {
+            wanted.freshness.raise(token, self);
+        }
         let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
         let mut is_stale = false;
         for (index, reader) in view.nodes.iter().enumerate() {
@@ -346,6 +366,12 @@ impl Readers {
             let mut state = eligible::eligible(&sight, &settings.limits, facts, now);
             if topology.primary == Some(index) {
                 state = Err(Ineligible::Primary);
+            }
+            // It was stopped, and is back: what failed before failed for that.
+            if view.role == Role::Replica
+                && known.is_some_and(|known| matches!(known.state, Err(Ineligible::Down { .. })))
+            {
+                self.outliers.forget(index);
             }
             let load = pools.load(&view.address.id);
             let was_eligible = known.is_some_and(|known| known.state.is_ok());

@@ -59,7 +59,7 @@ impl Session {
         let node = self.freshness.unsettled().unwrap_or(primary);
         if self.freshness.unsettled().is_some() || self.freshness.floor().is_none() {
             let position = timeout(LSN_WAIT, shared.readers.positions.next(node)).await.ok()?;
-            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn }, &shared.readers);
         }
         self.freshness.floor()
     }

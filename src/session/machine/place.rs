@@ -107,3 +107,33 @@ impl Machine {
 pub(super) fn is_begin(effect: Option<&Statement>) -> bool {
     effect.is_some_and(|statement| statement.kind == Kind::Begin)
 }
+
+/// Whether statements may show data or change some. Those of the session and of transactions do neither by themselves, so
+/// what comes after them needs to be no fresher than before.
+pub(super) fn shows_data(statements: &[Statement]) -> bool {
+    let is_silent = |statement: &Statement| {
+        matches!(
+            statement.kind,
+            Kind::Begin
+                | Kind::Commit
+                | Kind::Rollback
+                | Kind::Savepoint(_)
+                | Kind::RollbackTo(_)
+                | Kind::Release(_)
+                | Kind::Set { .. }
+                | Kind::SetLocal
+                | Kind::SetConfig { .. }
+                | Kind::Reset(_)
+                | Kind::ResetAll
+                | Kind::Prepare { .. }
+                | Kind::Deallocate(_)
+                | Kind::DeallocateAll
+                | Kind::DiscardAll
+                | Kind::DiscardPlans
+                | Kind::DiscardSequences
+                | Kind::DiscardTemp
+                | Kind::Unlisten
+        )
+    };
+    statements.is_empty() || !statements.iter().all(is_silent)
+}
