@@ -53,6 +53,9 @@ SELECT in_recovery,
        (extract(epoch FROM current_setting('wal_writer_delay')::interval) * 1000)::bigint
 FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS now";
 
+/// A transaction of its own, with a number: its commit brings all of the log before it to disk, from where standbys get it.
+const FLUSH: &str = "SELECT pg_current_xact_id()::text";
+
 const RIGHTS: &str = "
 SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
        AND has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')
@@ -221,7 +224,9 @@ impl Control {
         let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
         let row = self.inner.ask_one(keeper, POSITION, self.inner.config.probe_timeout).await?;
         let bad = |error: tokio_postgres::Error| refusal(node, &error);
-        let lsn = |column| Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)));
+        let lsn = |column| {
+            Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)))
+        };
         Ok(NodePosition {
             is_in_recovery: row.try_get(0).map_err(bad)?,
             lsn: lsn(1)?,
@@ -229,6 +234,12 @@ impl Control {
             segment_bytes: row.try_get::<_, i64>(3).map_err(bad)?.unsigned_abs(),
             writer_delay: Duration::from_millis(row.try_get::<_, i64>(4).map_err(bad)?.unsigned_abs()),
         })
+    }
+
+    /// Has a primary write out its log up to now.
+    pub async fn flush_log(&self, node: &NodeId) -> Result<(), NodeError> {
+        let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
+        self.inner.ask_one(keeper, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
     }
 
     /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
@@ -371,7 +382,8 @@ impl Inner {
         let mut settings = tokio_postgres::Config::new();
         settings.user(&self.config.user).dbname(database).application_name(APPLICATION_NAME);
         let path = search_path.map_or(String::new(), |path| format!("-c search_path={path} "));
-        settings.options(format!("{path}-c default_transaction_read_only=off"));
+        // What is written on this connection, nobody waits for a standby to have.
+        settings.options(format!("{path}-c default_transaction_read_only=off -c synchronous_commit=local"));
         settings.ssl_mode(tokio_postgres::config::SslMode::Disable);
         if let Some(password) = &keeper.password {
             settings.password(password.reveal());

@@ -226,7 +226,14 @@ mod tests {
     use super::*;
 
     fn reading(names: &Names) -> Reading<'_> {
-        Reading { dialect: Dialect::default(), encoding: Encoding::Utf8, names, names_version: 1, path: &Path::Unknown, scope: 7 }
+        Reading {
+            dialect: Dialect::default(),
+            encoding: Encoding::Utf8,
+            names,
+            names_version: 1,
+            path: &Path::Unknown,
+            scope: 7,
+        }
     }
 
     #[test]

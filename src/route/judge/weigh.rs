@@ -27,7 +27,15 @@ pub(super) fn is_alike_everywhere(setting: &str) -> bool {
 /// with SET, which follows the session, or for a role or database, which every node knows.
 fn is_applications_own(setting: &str) -> bool {
     const EXTENSIONS: [&str; 9] = [
-        "auto_explain", "pg_stat_statements", "pg_trgm", "pg_prewarm", "pgbaton", "plpgsql", "plperl", "plpython", "pltcl",
+        "auto_explain",
+        "pg_stat_statements",
+        "pg_trgm",
+        "pg_prewarm",
+        "pgbaton",
+        "plpgsql",
+        "plperl",
+        "plpython",
+        "pltcl",
     ];
     setting.split_once('.').is_some_and(|(class, _)| !EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(class)))
 }

@@ -286,7 +286,8 @@ impl Machine {
             if let Some(problem) = analysis.statements.iter().find_map(wrong_setting) {
                 return Ok(self.refuse_query(&problem, memory, to_server));
             }
-            self.has_shown_data |= reads || shows_data(&analysis.statements) && own_show(text).is_none();
+            let is_show = analysis.statements.len() == 1 && has_prefix(text, b"show");
+            self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
             if is_begin || self.on_replica || self.block.is_opening() {
                 self.note_opening(text, is_begin, context);
@@ -473,7 +474,8 @@ impl Machine {
                 }
             }
         }
-        self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref));
+        let is_show = effect.is_none() && has_prefix(self.tail_of_statement(name, prepared.as_deref()), b"show");
+        self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref)) && !is_show;
         let mut resolved = None;
         if let Some(statement) = effect {
             if let Some(before) = self.before(std::slice::from_ref(&*statement), memory) {

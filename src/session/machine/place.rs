@@ -75,12 +75,17 @@ impl Machine {
         .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
     }
 
-    pub(super) fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
-        let tail = match (prepared, &self.unnamed) {
+    /// What was said of a statement when it was prepared, its text first.
+    pub(super) fn tail_of_statement<'t>(&'t self, name: &[u8], prepared: Option<&'t Prepared>) -> &'t [u8] {
+        match (prepared, &self.unnamed) {
             (Some(prepared), _) => &prepared.tail[..],
             (None, Some(unnamed)) if name.is_empty() => &unnamed.tail[..],
             _ => &[],
-        };
+        }
+    }
+
+    pub(super) fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
+        let tail = self.tail_of_statement(name, prepared);
         fields::cstr(tail).map_or(tail, |(text, _)| text).to_vec()
     }
 

@@ -563,7 +563,12 @@ impl Machine {
         // COMMIT, and behind it what is no business of the block: as nothing of the block is left to lose, it may as well end
         // where the rest has to run.
         let ends_first = kinds.len() > 1 && matches!(kinds[0].kind, Kind::Commit | Kind::Rollback);
-        if ends_first && class != Class::Transaction && can_open {
+        if ends_first && class != Class::Transaction && self.is_quiet() && self.status == Tx::Block && !self.done_before
+        {
+            if self.block.opening.is_empty() {
+                // All that is asked of the block is to be there.
+                self.block.opening.extend_from_slice(b"BEGIN READ ONLY");
+            }
             return Fit::Moves(Before::MoveToPrimary);
         }
         let goes = match class {
