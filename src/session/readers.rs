@@ -242,12 +242,10 @@ impl Readers {
             if reader.state.is_err() || wanted.avoid == Some(index) {
                 continue;
             }
-            // A token asked for counts at any level.
+            let covers = |floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor);
+            // A token counts at any level.
             let fresh = match is_free {
-                true => wanted
-                    .freshness
-                    .floor
-                    .is_none_or(|floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)),
+                true => wanted.token.is_none_or(covers),
                 false => wanted.freshness.allows(index, &view, self),
             };
             if !fresh {
@@ -294,11 +292,17 @@ impl Readers {
     }
 
     /// Why each node may not serve a session that needs this much; `None` for those that may.
-    pub fn reasons(&self, freshness: &mut Freshness, is_free: bool) -> Vec<(String, Option<String>)> {
+    pub fn reasons(
+        &self,
+        freshness: &mut Freshness,
+        is_free: bool,
+        token: Option<Floor>,
+    ) -> Vec<(String, Option<String>)> {
         let view = self.view.load();
         freshness.settle(&view, self);
+        let floor = if is_free { token } else { freshness.floor.max(token) };
         let reason = |(index, reader): (usize, &Reader)| {
-            let reason = match (&reader.state, freshness.floor, freshness.seen) {
+            let reason = match (&reader.state, floor, freshness.seen) {
                 (Err(reason), ..) => Some(reason.to_string()),
                 (Ok(()), _, Some((other, _))) if !is_free && other != index => {
                     let other = view.nodes.get(other).map_or(String::new(), |other| other.address.id.to_string());

@@ -88,7 +88,8 @@ impl Session {
         let consistency = self.wish(|wishes| wishes.consistency).unwrap_or(default);
         let is_free = matches!(consistency, Consistency::Eventual | Consistency::Bounded);
         let (judged, demand) = self.with_context(|session, context| session.machine.explain(text, context));
-        let nodes = shared.readers.reasons(&mut self.freshness, is_free);
+        let token = self.token();
+        let nodes = shared.readers.reasons(&mut self.freshness, is_free, token);
         explain(&judged, demand, class_name(Some(judged.class())), consistency, nodes)
     }
 }

@@ -327,10 +327,7 @@ impl Session {
     }
 
     fn choose(&mut self, consistency: Consistency) -> Choice {
-        let token = self.wish(|wishes| wishes.min_lsn).map(|(timeline, lsn)| Floor {
-            timeline: timeline.unwrap_or_else(|| self.shared.readers.view().timeline),
-            lsn,
-        });
+        let token = self.token();
         let key = self.balance_key();
         let avoid = self.avoid.take();
         self.shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid, token })
@@ -339,6 +336,14 @@ impl Session {
     fn consistency(&self) -> Consistency {
         let asked = self.wish(|wishes| wishes.consistency);
         asked.unwrap_or_else(|| self.shared.readers.settings.load().consistency)
+    }
+
+    /// What the session was told to have seen.
+    pub(super) fn token(&self) -> Option<Floor> {
+        self.wish(|wishes| wishes.min_lsn).map(|(timeline, lsn)| Floor {
+            timeline: timeline.unwrap_or_else(|| self.shared.readers.view().timeline),
+            lsn,
+        })
     }
 
     fn balance_key(&self) -> u64 {
@@ -438,7 +443,8 @@ impl Session {
     /// The error of a read that no replica may serve where the primary is not to.
     fn no_replica(&mut self) -> Problem {
         let is_free = matches!(self.consistency(), Consistency::Eventual | Consistency::Bounded);
-        let reasons = self.shared.readers.reasons(&mut self.freshness, is_free);
+        let token = self.token();
+        let reasons = self.shared.readers.reasons(&mut self.freshness, is_free, token);
         let reasons = reasons.iter().filter_map(|(node, reason)| Some(format!("{node} {}", reason.as_deref()?)));
         Problem::new("57P03", "no replica may serve this read")
             .detail(format!("{}.", reasons.collect::<Vec<_>>().join("; ")))
