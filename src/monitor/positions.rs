@@ -6,7 +6,9 @@
 //!
 //! Nodes are asked every [`CALM`], and as often as every [`EAGER`] while somebody waits to be allowed elsewhere.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use crate::types::Lsn;
 pub const CALM: Duration = Duration::from_millis(100);
 /// Between questions while somebody does.
 pub const EAGER: Duration = Duration::from_millis(5);
+/// Answers remembered: between half a second and ten.
+const HISTORY: usize = 128;
 /// After a node has not answered.
 const FAILED: Duration = Duration::from_millis(250);
 
@@ -28,13 +32,24 @@ pub struct Position {
     /// The number of the question; 0 while none was answered.
     pub number: u64,
     pub is_in_recovery: bool,
-    /// On a primary the end of what is written, on a standby of what is replayed.
+    /// On a primary the end of what is written, on a standby of what is replayed; 0 while the node does not answer.
     pub lsn: Lsn,
+    /// How often it has not answered.
+    pub failures: u32,
+}
+
+impl Position {
+    pub fn is_known(&self) -> bool {
+        self.lsn != Lsn(0)
+    }
 }
 
 struct Node {
     asked: AtomicU64,
     latest: watch::Sender<Position>,
+    /// The last answers, the oldest first: somebody who comes back after a while needs the first that covers what was seen
+    /// then, not the last, which no replica may have yet.
+    history: Mutex<VecDeque<(u64, Lsn)>>,
     is_wanted: AtomicBool,
     wake: Notify,
 }
@@ -49,6 +64,7 @@ impl Positions {
         let node = |_| Node {
             asked: AtomicU64::new(0),
             latest: watch::Sender::new(Position::default()),
+            history: Mutex::default(),
             is_wanted: AtomicBool::new(false),
             wake: Notify::new(),
         };
@@ -64,6 +80,13 @@ impl Positions {
     #[inline]
     pub fn latest(&self, node: usize) -> Position {
         *self.nodes[node].latest.borrow()
+    }
+
+    /// The position in the first answer that is still known to a question numbered above `number`.
+    pub fn first_after(&self, node: usize, number: u64) -> Option<Lsn> {
+        let history = self.nodes[node].history.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = history.partition_point(|(known, _)| *known <= number);
+        history.get(at).map(|(_, lsn)| *lsn)
     }
 
     /// Somebody waits for the next answer of this node.
@@ -102,9 +125,24 @@ impl Positions {
             let answer = ask().await;
             match answer {
                 Ok((is_in_recovery, lsn)) => {
-                    own.latest.send_replace(Position { number, is_in_recovery, lsn });
+                    {
+                        let mut history = own.history.lock().unwrap_or_else(PoisonError::into_inner);
+                        if history.len() >= HISTORY {
+                            history.pop_front();
+                        }
+                        history.push_back((number, lsn));
+                    }
+                    own.latest.send_modify(|position| {
+                        *position = Position { number, is_in_recovery, lsn, failures: position.failures };
+                    });
                 }
                 Err(_) => {
+                    // What it said before may not hold when it comes back.
+                    own.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    own.latest.send_modify(|position| {
+                        position.lsn = Lsn(0);
+                        position.failures = position.failures.wrapping_add(1);
+                    });
                     sleep_until(begun + FAILED).await;
                     continue;
                 }
@@ -144,11 +182,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_does_not_answer_leaves_its_last_answer_as_it_is() {
+    async fn what_a_node_said_does_not_outlive_its_silence() {
         let positions = Positions::new(1);
         let asked =
             tokio::time::timeout(Duration::from_millis(20), positions.keep_asking(0, || std::future::ready(Err(()))));
         assert!(asked.await.is_err());
-        assert_eq!((positions.latest(0), positions.asked(0)), (Position::default(), 1));
+        assert_eq!((positions.latest(0), positions.asked(0)), (Position { failures: 1, ..Position::default() }, 1));
     }
 }

@@ -66,6 +66,24 @@ impl Session {
     /// The connection is at rest, but a cancel is under way to it or what pinned the session may be gone.
     pub(super) async fn rest_slowly(&mut self) -> bool {
         let Some(lease) = &mut self.lease else { return true };
+        if self.machine.is_on_replica() {
+            // What pins the session is on the connection kept aside, if anything.
+            self.me.client.set_server(None);
+            let passed = lease.server().let_cancels_pass(UNDO).await;
+            self.pass_overheard();
+            self.me.client.set_activity(Activity::Idle);
+            if let Some(mut lease) = self.lease.take()
+                && passed.is_ok()
+                && lease.server().unread.is_empty()
+                && self.machine.is_at_rest()
+                && self.to_server.is_empty()
+            {
+                lease.release();
+            }
+            self.take_back();
+            self.stalled = !self.from_client.is_empty();
+            return true;
+        }
         if std::mem::take(&mut self.may_unpin) && !self.machine.pins().is_empty() {
             let pins = self.machine.pins();
             if pins.iter().all(|pin| PROBED.contains(&pin)) {
@@ -123,8 +141,16 @@ impl Session {
             }
         }
         let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        if let Some(mut aside) = self.aside.take()
+            && aside.server().identity.gate.is_quiet()
+        {
+            // Sequence memory is forgotten by whoever next wants to use it.
+            aside.release();
+        }
         let Some(lease) = self.lease.take() else { return };
         self.me.client.set_server(None);
+        // Nobody is left to repeat anything for.
+        self.machine.disarm(&mut self.to_client);
         if let Some(lease) = self.clean(lease).await {
             lease.release();
         }

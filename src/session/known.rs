@@ -50,7 +50,10 @@ impl Known {
         verdicts: &'a RefCell<Verdicts>,
     ) -> Context<'a> {
         let (scope, path, target) = match wishes {
-            Some(kept) => (kept.wishes.scope(), &kept.wishes.path, kept.wishes.target),
+            Some(kept) => {
+                let target = if kept.wishes.is_serializable { Target::Primary } else { kept.wishes.target };
+                (kept.wishes.scope(), &kept.wishes.path, target)
+            }
             None => (database.number, &NO_PATH, Target::Auto),
         };
         Context {

@@ -667,6 +667,10 @@ impl Machine {
         to_client: &mut Vec<u8>,
     ) -> Result<usize, Malformed> {
         let Some(head) = frame::client_header(input)? else { return Ok(0) };
+        self.is_planned = false;
+        self.verdict = None;
+        self.done_before = false;
+        self.lost_block = false;
         message::error(to_client, problem);
         match head.tag {
             b'Q' | b'F' => message::ready_for_query(to_client, self.status.as_byte()),

@@ -268,6 +268,7 @@ impl Session {
         message::ready_for_query(&mut to_client, b'I');
         let machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
         let stalled = !unread.is_empty();
+        let freshness = Freshness::new(&shared.readers);
         let measures_latency = shared.readers.settings.load().balance == Strategy::Fastest;
         Some(Box::new(Session {
             shared,
@@ -284,7 +285,7 @@ impl Session {
             reader_pools: Vec::new(),
             picked: None,
             avoid: None,
-            freshness: Freshness::default(),
+            freshness,
             wishes: None,
             told: parameters.clone(),
             sent: Vec::new(),

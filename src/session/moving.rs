@@ -4,7 +4,7 @@
 use super::clients::Activity;
 use super::machine::plan::Why;
 use super::machine::{self, Before};
-use super::taking::OWN_STATEMENT;
+use super::taking::{FAILED_BLOCK, OWN_STATEMENT};
 use super::{Refusal, Session, lost_transaction};
 use crate::pool::server::Exchange;
 use crate::sql::{Pin, quote_ident, quote_literal};
@@ -100,7 +100,12 @@ impl Session {
 
     /// Opens the block again where it has to run, before anything but its opening has: on the primary, or on a replica.
     async fn move_block(&mut self, to_replica: bool) -> bool {
-        let opening = self.machine.opening().to_vec();
+        // A failed block is opened as one.
+        let is_failed = self.machine.status() == machine::Tx::Failed;
+        let opening = match is_failed {
+            true => FAILED_BLOCK.map(<[u8]>::to_vec).to_vec(),
+            false => vec![self.machine.opening().to_vec()],
+        };
         let Some(mut lease) = self.lease.take() else { return true };
         self.me.client.set_server(None);
         if lease.server().run(&[b"ROLLBACK".to_vec()], OWN_STATEMENT).await.is_ok()
@@ -119,15 +124,31 @@ impl Session {
             };
             let (mut lease, on_replica) = match taken {
                 Ok(Some(lease)) => (lease, true),
+                Ok(None) if self.aside.is_some() => match self.aside.take() {
+                    Some(lease) => {
+                        self.place = self.primary_at;
+                        (lease, false)
+                    }
+                    None => continue,
+                },
                 Ok(None) => match self.lease_from_primary().await {
                     Ok(lease) => (lease, false),
                     Err(refusal) => return self.lose_block(&refusal.problem()),
                 },
                 Err(refusal) => return self.lose_block(&refusal.problem()),
             };
-            let mut steps = self.machine.steps_to_attach(&lease.server().memory);
-            steps.push(opening.clone());
-            match lease.server().run(&steps, OWN_STATEMENT).await {
+            let steps = self.machine.steps_to_attach(&lease.server().memory);
+            let mut result = match steps.is_empty() {
+                true => Ok(Vec::new()),
+                false => lease.server().run(&steps, OWN_STATEMENT).await,
+            };
+            if result.is_ok() {
+                result = lease.server().run(&opening, OWN_STATEMENT).await;
+                if is_failed && matches!(result, Err(Exchange::Refused(_))) {
+                    result = Ok(Vec::new());
+                }
+            }
+            match result {
                 Ok(_) => {
                     lease.server().memory.image = self.machine.image().clone();
                     self.attach(&mut lease, on_replica);
@@ -215,7 +236,7 @@ impl Session {
             self.avoid = Some(self.place);
         }
         // Whatever was under way may have been seen or done.
-        self.freshness.note(self.place, &self.shared.readers);
+        self.freshness.note(self.place, was_replica, &self.shared.readers);
         self.me.client.set_server(None);
         self.me.client.set_activity(Activity::Idle);
         self.shared.look_now.notify_one();

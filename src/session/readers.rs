@@ -82,9 +82,12 @@ pub struct Readers {
 pub struct Freshness {
     /// What a replica must have replayed.
     floor: Option<Floor>,
-    /// The node the session was last served by, and how many questions that node had been asked then: an answer to a later
-    /// one is at or past everything the session has seen.
-    seen: Option<(usize, u64)>,
+    /// How many questions the primary had been asked when the session was last served there: an answer to a later one is at
+    /// or past everything the session has seen by then, on whatever node.
+    on_primary: Option<u64>,
+    /// The replica it was last served by since then, how many questions that had been asked, and how often it had failed to
+    /// answer: one that has may have started again from before what it had shown.
+    on_replica: Option<(usize, u64, u32)>,
     /// How many questions the primary had been asked when the floor was last raised.
     raised: u64,
     /// The view's version those are from.
@@ -92,10 +95,21 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// The session was served by this node until now.
+    /// Of a session that has seen nothing yet.
+    pub fn new(readers: &Readers) -> Freshness {
+        Freshness { version: readers.view().version, ..Freshness::default() }
+    }
+
+    /// The session was served by the primary, or by this replica, until now.
     #[inline]
-    pub fn note(&mut self, node: usize, readers: &Readers) {
-        self.seen = Some((node, readers.positions.asked(node)));
+    pub fn note(&mut self, node: usize, is_replica: bool, readers: &Readers) {
+        let asked = readers.positions.asked(node);
+        if is_replica {
+            self.on_replica = Some((node, asked, readers.positions.latest(node).failures));
+        } else {
+            self.on_primary = Some(asked);
+            self.on_replica = None;
+        }
     }
 
     /// What was seen up to there must be there. It may be a token of another session.
@@ -109,47 +123,68 @@ impl Freshness {
 
     /// Takes in what has become known since.
     fn settle(&mut self, view: &View, readers: &Readers) {
+        // Without a primary nothing can be learnt, and nothing may be forgotten.
+        let Some(primary) = view.primary else { return };
         if self.version != view.version {
             // Another primary: its position at any time from now on covers whatever of the past it has.
-            if self.floor.take().is_some() || self.seen.is_some() {
-                self.seen = view.primary.map(|primary| (primary, readers.positions.asked(primary)));
+            if self.floor.take().is_some() || self.on_primary.is_some() || self.on_replica.take().is_some() {
+                self.on_primary = Some(readers.positions.asked(primary));
+                self.on_replica = None;
             }
             self.version = view.version;
         }
-        if let Some((node, asked)) = self.seen {
+        if let Some((node, asked, failures)) = self.on_replica {
             let position = readers.positions.latest(node);
-            if position.number > asked {
-                self.raise(Floor { timeline: view.timeline, lsn: position.lsn }, readers);
-                self.seen = None;
+            if position.failures != failures {
+                // It may show less than it did. The primary never has less.
+                self.on_primary = Some(readers.positions.asked(primary));
+                self.on_replica = None;
+            } else if let Some(lsn) = readers.positions.first_after(node, asked) {
+                self.raise(Floor { timeline: view.timeline, lsn }, readers);
+                self.on_replica = None;
             }
         }
+        let position = readers.positions.latest(primary);
+        let is_there = position.is_known() && !position.is_in_recovery;
+        if let Some(asked) = self.on_primary
+            && is_there
+            && let Some(lsn) = readers.positions.first_after(primary, asked)
+        {
+            self.raise(Floor { timeline: view.timeline, lsn }, readers);
+            self.on_primary = None;
+        }
         // An end of the log that has turned out to be nobody's commit: what the primary says later is less.
-        if let (Some(floor), Some(primary)) = (&mut self.floor, view.primary) {
-            let position = readers.positions.latest(primary);
-            if !position.is_in_recovery && position.number > self.raised && floor.timeline == view.timeline {
-                floor.lsn = floor.lsn.min(position.lsn);
-            }
+        if let Some(floor) = &mut self.floor
+            && is_there
+            && position.number > self.raised
+            && floor.timeline == view.timeline
+        {
+            floor.lsn = floor.lsn.min(position.lsn);
         }
     }
 
     /// Whether a node shows everything the session has seen.
     fn allows(&self, node: usize, view: &View, readers: &Readers) -> bool {
-        match (self.floor, self.seen) {
+        match (self.floor, self.on_primary, self.on_replica) {
             // How far the other was when the session was there, nobody has said yet.
-            (_, Some((other, _))) if other != node => false,
-            (Some(floor), _) => eligible::covers(view.nodes[node].timeline, readers.positions.latest(node).lsn, floor),
+            (_, Some(_), _) => false,
+            (_, _, Some((other, ..))) if other != node => false,
+            (Some(floor), ..) => eligible::covers(view.nodes[node].timeline, readers.positions.latest(node).lsn, floor),
             _ => true,
         }
     }
 
     /// The replica this session stays on for no other reason than that it was there last.
-    pub fn stays_on(&self, view: &View) -> Option<usize> {
-        self.seen.map(|(node, _)| node).filter(|node| Some(*node) != view.primary)
+    pub fn stays_on(&self) -> Option<usize> {
+        self.on_replica.map(|(node, ..)| node).filter(|_| self.on_primary.is_none())
     }
 
     /// The node whose next answer would settle what is open.
-    pub fn unsettled(&self) -> Option<usize> {
-        self.seen.map(|(node, _)| node)
+    pub fn unsettled(&self, view: &View) -> Option<usize> {
+        match self.on_primary {
+            Some(_) => view.primary,
+            None => self.on_replica.map(|(node, ..)| node),
+        }
     }
 
     pub fn floor(&self) -> Option<Floor> {
@@ -281,10 +316,11 @@ impl Readers {
 
     /// Has the nodes asked at once that a session with this freshness waits for.
     pub fn hurry(&self, freshness: &Freshness) {
-        if let Some(node) = freshness.unsettled() {
+        let view = self.view.load();
+        if let Some(node) = freshness.unsettled(&view) {
             self.positions.want(node);
         }
-        for (index, reader) in self.view.load().nodes.iter().enumerate() {
+        for (index, reader) in view.nodes.iter().enumerate() {
             if reader.state.is_ok() {
                 self.positions.want(index);
             }
@@ -302,9 +338,9 @@ impl Readers {
         freshness.settle(&view, self);
         let floor = if is_free { token } else { freshness.floor.max(token) };
         let reason = |(index, reader): (usize, &Reader)| {
-            let reason = match (&reader.state, floor, freshness.seen) {
+            let reason = match (&reader.state, floor, freshness.unsettled(&view)) {
                 (Err(reason), ..) => Some(reason.to_string()),
-                (Ok(()), _, Some((other, _))) if !is_free && other != index => {
+                (Ok(()), _, Some(other)) if !is_free && other != index => {
                     let other = view.nodes.get(other).map_or(String::new(), |other| other.address.id.to_string());
                     Some(format!("the session was on {other} a moment ago, whose position then is not known yet"))
                 }
@@ -341,7 +377,7 @@ impl Readers {
         let primary = topology.primary();
         if let (Some(at), Some(view)) = (topology.primary, primary) {
             let position = self.positions.latest(at);
-            if position.number > 0 && !position.is_in_recovery {
+            if position.is_known() && !position.is_in_recovery {
                 ring.push(now, view.timeline, position.lsn);
             }
         }
@@ -353,7 +389,7 @@ impl Readers {
             let known = before.nodes.get(index);
             let (zone, weight) = settings.nodes.get(index).cloned().unwrap_or((String::new(), 1));
             let position = self.positions.latest(index);
-            let is_known = position.number > 0 && position.is_in_recovery;
+            let is_known = position.is_known() && position.is_in_recovery;
             let lag = if is_known { ring.lag(now, view.timeline, position.lsn) } else { Lag::default() };
             let sight = Sight {
                 // One whose position nobody knows is as good as silent.

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Session;
 use super::clients::{Activity, Wish};
 use super::known::{Known, VERDICTS};
+use super::machine::plan::Why;
 use super::machine::{self, Before, ClientStep, ServerStep};
 use super::sink::Sink;
 use crate::net::Stream;
@@ -250,7 +251,22 @@ impl Session {
         self.heals = 0;
         let mut pins = self.machine.pins();
         if self.machine.is_on_replica() {
-            // What pins the session is on the connection kept aside.
+            if self.sent.capacity() > KEEP {
+                self.sent = Vec::new();
+            }
+            // What pins the session is on the connection kept aside. Anything else came about here, against all
+            // expectation: nobody else may have this connection.
+            let mut others = pins;
+            others.remove(sql::Pin::Sequence);
+            if !others.is_empty() {
+                tracing::warn!(client = self.me.client.id, ?others, "a statement on a replica left something behind");
+                pins.remove_all(others);
+                self.machine.set_pins(pins);
+                self.me.client.set_server(None);
+                self.lease = None;
+                self.take_back();
+                return None;
+            }
             pins = Pins::EMPTY;
         }
         if pins == Pins::of(sql::Pin::Sequence) {
@@ -294,10 +310,12 @@ impl Session {
     /// them, still know. A client that wants them asks at once: it goes without after [`SOFTLY`] of silence, after a
     /// statement that advanced no sequence (it has had its answer), and in any case after four times that.
     fn let_go_softly(&mut self) -> Option<Step> {
-        if let Some(lease) = self.aside.take() {
-            self.machine.set_pins(Pins::EMPTY);
-            self.me.client.set_pins(Pins::EMPTY);
-            lease.release();
+        if let Some(mut aside) = self.aside.take() {
+            self.forget_sequences();
+            // One that a cancel may still be under way to is closed.
+            if aside.server().identity.gate.is_quiet() {
+                aside.release();
+            }
             return None;
         }
         let only_memory = self.machine.pins() == Pins::of(sql::Pin::Sequence);
@@ -394,8 +412,16 @@ impl Session {
                     Some(Step::Before(before))
                 }
                 ClientStep::SetAside => {
+                    // Out of sight first: no cancel can be counted in after this.
                     self.me.client.set_server(None);
-                    self.aside = self.lease.take();
+                    let Some(mut lease) = self.lease.take() else { continue };
+                    if lease.server().identity.gate.is_quiet() {
+                        self.aside = Some(lease);
+                    } else {
+                        self.me.client.set_server(Some(lease.server().identity.clone()));
+                        self.lease = Some(lease);
+                        self.machine.demand_primary(Why::Pinned);
+                    }
                     continue;
                 }
                 ClientStep::GiveBack => {
@@ -432,7 +458,7 @@ impl Session {
     fn keep_sent(&mut self, bytes: &[u8]) {
         if self.sent.len() + bytes.len() > READ_SIZE {
             self.sent = Vec::new();
-            self.machine.disarm();
+            self.machine.disarm(&mut self.to_client);
         } else {
             self.sent.extend_from_slice(bytes);
         }

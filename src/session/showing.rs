@@ -56,8 +56,8 @@ impl Session {
         let shared = self.shared.clone();
         let view = shared.readers.view().clone();
         let primary = view.primary?;
-        let node = self.freshness.unsettled().unwrap_or(primary);
-        if self.freshness.unsettled().is_some() || self.freshness.floor().is_none() {
+        let node = self.freshness.unsettled(&view).unwrap_or(primary);
+        if self.freshness.unsettled(&view).is_some() || self.freshness.floor().is_none() {
             let position = timeout(LSN_WAIT, shared.readers.positions.next(node)).await.ok()?;
             self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn }, &shared.readers);
         }

@@ -19,6 +19,7 @@ use crate::pool::connect::ConnectError;
 use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Want};
 use crate::route::eligible::Floor;
+use crate::sql::Pin;
 use crate::route::{Consistency, Fallback, HashBy, Target, balance};
 use crate::wire::message::Problem;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) const OWN_STATEMENT: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 4;
 
 /// Puts a connection into a failed transaction block: the second statement always fails.
-const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
+pub(super) const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
 
 /// How long a `strong` read waits for a replica to have what the primary had: longer than a replica needs that is up to
 /// date, shorter than anybody would notice.
@@ -79,6 +80,7 @@ impl Session {
         if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
             return false;
         }
+        self.picked = None;
         if let Demand::Replica(_) = self.machine.demand() {
             match self.pick() {
                 Pick::Replica(node) => {
@@ -172,7 +174,11 @@ impl Session {
         // Clients of a database whose functions just changed wait for the new facts, so that DDL passing here is
         // known to everyone before its author is told it is done.
         self.database.facts.refreshed().await;
+        let before = self.machine.demand();
         self.replan();
+        if self.machine.demand() != before {
+            self.picked = None;
+        }
         if matches!(self.machine.demand(), Demand::Primary(_)) && self.half_taken.as_ref().is_some_and(|taken| taken.1)
         {
             self.half_taken = None;
@@ -184,23 +190,21 @@ impl Session {
                 None => self.lease_somewhere().await?,
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
-            if self.machine.status() != machine::Tx::Idle {
-                // A block whose server was lost goes on as what it is: failed, until the client ends it.
-                match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
-                    Ok(_) | Err(Exchange::Refused(_)) => return Ok((lease, on_replica)),
-                    Err(error) => {
-                        last = Some(error);
-                        continue;
-                    }
-                }
-            }
-            if steps.is_empty() {
-                return Ok((lease, on_replica));
-            }
-            match lease.server().run(&steps, OWN_STATEMENT).await {
+            let restored = match steps.is_empty() {
+                true => Ok(Vec::new()),
+                false => lease.server().run(&steps, OWN_STATEMENT).await,
+            };
+            match restored {
                 Ok(_) => {
                     lease.server().memory.image = self.machine.image().clone();
-                    return Ok((lease, on_replica));
+                    if self.machine.status() == machine::Tx::Idle {
+                        return Ok((lease, on_replica));
+                    }
+                    // A block whose server was lost goes on as what it is: failed, until the client ends it.
+                    match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
+                        Ok(_) | Err(Exchange::Refused(_)) => return Ok((lease, on_replica)),
+                        Err(error) => last = Some(error),
+                    }
                 }
                 // What was prepared or set on the primary may not be possible there, or not yet.
                 Err(Exchange::Refused(_)) if on_replica => self.machine.demand_primary(Why::SessionState),
@@ -317,8 +321,7 @@ impl Session {
 
     /// Whether it is time to look whether another replica should serve this session.
     fn is_due_for_change(&mut self) -> bool {
-        let view = self.shared.readers.view();
-        if self.freshness.stays_on(&view).is_none() {
+        if self.freshness.stays_on().is_none() {
             self.changed = None;
             return false;
         }
@@ -386,7 +389,7 @@ impl Session {
             self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn }, &shared.readers);
         }
         let escapes = !is_strong && !waits && settings.fallback == Fallback::Primary;
-        if let Some(node) = self.freshness.stays_on(&readers.view()).filter(|_| !is_strong) {
+        if let Some(node) = self.freshness.stays_on().filter(|_| !is_strong) {
             // If it does not answer, the session stays there as before.
             let _ = timeout(ESCAPE_WAIT, readers.positions.next(node)).await;
             self.changed = None;
@@ -516,12 +519,14 @@ impl Session {
     pub(super) fn note_served(&mut self) {
         let readers = &self.shared.readers;
         if self.machine.has_shown_data() {
-            self.freshness.note(self.place, readers);
+            self.freshness.note(self.place, self.machine.is_on_replica(), readers);
         }
         match self.machine.demand() {
             // Its next read may come when a replica has what this one has shown.
             Demand::Primary(Why::NotFresh) => readers.hurry(&self.freshness),
-            Demand::Primary(_) => self.stuck = None,
+            // A write starts the time anew; SET and SHOW do not.
+            Demand::Primary(_) if self.machine.has_shown_data() => self.stuck = None,
+            Demand::Primary(_) => {}
             Demand::Replica(_) => {}
         }
         if self.machine.is_on_replica() {
@@ -534,6 +539,14 @@ impl Session {
         }
     }
 
+    /// The connection that remembered the session's sequences is gone.
+    pub(super) fn forget_sequences(&mut self) {
+        let mut pins = self.machine.pins();
+        pins.remove(Pin::Sequence);
+        self.machine.set_pins(pins);
+        self.me.client.set_pins(pins);
+    }
+
     /// The connection to the primary that was kept aside is the session's again.
     pub(super) fn take_back(&mut self) {
         let Some(mut lease) = self.aside.take() else { return };
@@ -541,8 +554,7 @@ impl Session {
         // remembered there, as others do who wait too long.
         let fits = lease.server().is_alive() && self.machine.steps_to_attach(&lease.server().memory).is_empty();
         if !fits {
-            self.machine.set_pins(crate::sql::Pins::EMPTY);
-            self.me.client.set_pins(crate::sql::Pins::EMPTY);
+            self.forget_sequences();
             return;
         }
         let server = lease.server();

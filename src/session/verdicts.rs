@@ -41,6 +41,16 @@ pub struct Reading<'a> {
     pub scope: u64,
 }
 
+impl Reading<'_> {
+    /// What a key begins with: the same bytes are other words in another database, path, encoding or dialect.
+    fn prefix(&self) -> [u8; 9] {
+        let mut prefix = [0; 9];
+        prefix[..8].copy_from_slice(&self.scope.to_ne_bytes());
+        prefix[8] = self.encoding as u8 | u8::from(self.dialect.standard_conforming_strings) << 4;
+        prefix
+    }
+}
+
 /// What a text was found to be.
 #[derive(Clone)]
 pub struct Judged {
@@ -106,7 +116,7 @@ impl Verdicts {
     /// A replica has refused to write for this text: until the names change it counts as a write.
     pub fn distrust(&mut self, text: &[u8], reading: &Reading<'_>) {
         self.look_up(text, reading);
-        let mut key = reading.scope.to_ne_bytes().to_vec();
+        let mut key = reading.prefix().to_vec();
         if shape::shape(text, reading.dialect, &mut key).is_some()
             && let Some(entry) = self.young.get_mut(&key[..])
         {
@@ -128,7 +138,7 @@ impl Verdicts {
     fn look_up(&mut self, text: &[u8], reading: &Reading<'_>) -> Arc<Verdict> {
         let mut key = std::mem::take(&mut self.key);
         key.clear();
-        key.extend_from_slice(&reading.scope.to_ne_bytes());
+        key.extend_from_slice(&reading.prefix());
         let start = key.len();
         let verdict = match shape::shape(text, reading.dialect, &mut key) {
             None => self.unreadable.clone(),

@@ -67,13 +67,23 @@ pub struct Wishes {
     pub min_lsn: Option<(Option<Timeline>, Lsn)>,
     pub key: Option<Box<str>>,
     pub path: Path,
+    /// Its transactions are SERIALIZABLE unless they say otherwise, which no standby offers.
+    pub is_serializable: bool,
     /// What `path` was made of, so that it is made anew when the defaults change.
     scope: u64,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Wishes { consistency: None, target: Target::Auto, min_lsn: None, key: None, path: Path::Unknown, scope: 0 }
+        Wishes {
+            consistency: None,
+            target: Target::Auto,
+            min_lsn: None,
+            key: None,
+            path: Path::Unknown,
+            is_serializable: false,
+            scope: 0,
+        }
     }
 }
 
@@ -83,17 +93,25 @@ impl Wishes {
         let mut wishes = Wishes::default();
         let mut search_path = names.role_paths.get(user).or(names.default_path.as_ref()).map(|path| path.to_string());
         let mut becomes_other = false;
+        let mut at_startup = |name: &str, value: &str| {
+            becomes_other |= ["role", "session_authorization"].iter().any(|other| name.eq_ignore_ascii_case(other));
+            wishes.take(name, value, &mut search_path);
+        };
         for (name, value) in &startup.parameters {
             if name.eq_ignore_ascii_case("options") {
                 for (name, value) in options(value) {
-                    wishes.take(&name, &value, &mut search_path);
+                    at_startup(&name, &value);
                 }
             } else {
-                wishes.take(name, value, &mut search_path);
+                at_startup(name, value);
             }
         }
         for (name, text) in &image.settings {
             becomes_other |= matches!(&**name, "role" | "session_authorization");
+            if &**name == "session characteristics" {
+                let words = String::from_utf8_lossy(text).to_ascii_lowercase();
+                wishes.is_serializable = words.contains("serializable");
+            }
             let values = setting_values(text);
             match (&**name, values) {
                 // `SET search_path = a, b` is a list of names, where one in single quotes is one name too.
@@ -136,6 +154,7 @@ impl Wishes {
             "pgbaton.target" => self.target = value.parse().unwrap_or(Target::Auto),
             "pgbaton.min_lsn" => self.min_lsn = parse_token(value),
             "pgbaton.key" => self.key = Some(value.into()),
+            "default_transaction_isolation" => self.is_serializable = value.eq_ignore_ascii_case("serializable"),
             _ => {}
         }
     }

@@ -13,6 +13,12 @@ impl PinSet {
     pub fn insert(&mut self, pin: Pin) {
         self.0 |= 1 << pin as u32;
     }
+    pub fn remove_all(&mut self, others: PinSet) {
+        for pin in others.iter() {
+            self.remove(pin);
+        }
+    }
+
     pub fn remove(&mut self, pin: Pin) {
         self.0 &= !(1 << pin as u32);
     }

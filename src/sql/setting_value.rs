@@ -6,6 +6,10 @@ use super::lexer::{Lexeme, Lexer, Token};
 /// The values of `SET [SESSION | LOCAL] name {TO | =} value, …` or of `SELECT set_config('name', 'value', …)`. `None` for any
 /// other way to say it (SET TIME ZONE, SET SCHEMA, an escape string).
 pub fn setting_values(text: &[u8]) -> Option<Vec<String>> {
+    // It may be an escape, by the session's own settings.
+    if text.contains(&b'\\') {
+        return None;
+    }
     let mut lexer = Lexer::new(text, Dialect::default());
     let mut tokens = Vec::new();
     while let Some(token) = lexer.next_token().ok()? {

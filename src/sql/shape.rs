@@ -17,6 +17,8 @@ pub struct Shape {
 pub fn shape(text: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Option<Shape> {
     let mut lexer = Lexer::new(text, dialect);
     let mut first = None;
+    let begin = out.len();
+    let mut word_end = usize::MAX;
     loop {
         let token = match lexer.next_token() {
             Ok(Some(token)) => token,
@@ -26,13 +28,22 @@ pub fn shape(text: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> Option<Shape> 
         // Each constant is a control character, which no token can be.
         let constant = match token.lexeme {
             Lexeme::Number => 1,
+            // N'…', and a type right before its constant: not the same as with a space between.
+            Lexeme::String if token.start == word_end => 6,
             Lexeme::String | Lexeme::DollarString => 2,
             // Not decoded the same way by every reader.
             Lexeme::EscapeString => 3,
-            Lexeme::UnicodeString => 4,
+            // What stands in it is spelled with an escape that may come behind it: there is no shape but the text.
+            Lexeme::UnicodeString | Lexeme::UnicodeQuoted => {
+                out.truncate(begin);
+                out.push(7);
+                out.extend_from_slice(text);
+                return if lexer.is_doubtful() { None } else { Some(Shape { writes: false }) };
+            }
             Lexeme::BitString => 5,
             _ => 0,
         };
+        word_end = if token.lexeme == Lexeme::Word { token.end } else { usize::MAX };
         if constant == 0 {
             let bytes = &text[token.start..token.end];
             if first.is_none() {
@@ -96,6 +107,8 @@ mod tests {
             ("SELECT \"a\"", "SELECT a"),
             ("SELECT f(1)", "SELECT f(1, 1)"),
             ("SELECT 'a'", "SELECT E'a'"),
+            ("SELECT n'a'", "SELECT n 'a'"),
+            ("SELECT U&'!0061' UESCAPE '!'", "SELECT U&'!0061' UESCAPE '#'"),
         ] {
             assert_ne!(of(one), of(other), "{one} | {other}");
         }

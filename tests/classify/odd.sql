@@ -117,7 +117,7 @@ SELECT 'é', "naïve" FROM o_data WHERE id = 1 --> replica
 SELECT "straße" FROM "Größe" WHERE "straße" = 'ä' --> replica
 SELECT "schreib_ö"('ü') --> primary
 SELECT schreib_ö('ü') --> primary
-SELECT length('éé') --> replica
+SELECT length('éé') --> replica settled
 INSERT INTO "Größe" VALUES (2, 'ö') RETURNING "straße" --> primary
 SELECT id FROM o_data WHERE "naïve" = 'é' AND id = 1 --> fresh
 SELECT nichts_ß FROM o_data --> any error 42703

@@ -139,8 +139,8 @@ BEGIN READ ONLY --> any
 UPDATE t_data SET v = 0 --> any error 25006
 SELECT 1 --> any error 25P02
 ROLLBACK --> any
-BEGIN READ ONLY --> any
-SELECT v FROM t_data WHERE id = 4 --> replica settled
+BEGIN READ ONLY --> any settled
+SELECT v FROM t_data WHERE id = 4 --> replica
 INSERT INTO t_data VALUES (-1, 0) --> any error 25006
 COMMIT --> any
 
@@ -275,8 +275,8 @@ SELECT v FROM t_data WHERE id = 4 --> primary
 COMMIT --> any
 SHOW transaction_isolation --> any
 SET default_transaction_isolation = 'repeatable read' --> any
-BEGIN READ ONLY --> any
-SELECT v FROM t_data WHERE id = 4 --> replica settled
+BEGIN READ ONLY --> any settled
+SELECT v FROM t_data WHERE id = 4 --> replica
 SHOW transaction_isolation --> any
 COMMIT --> any
 

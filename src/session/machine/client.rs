@@ -203,7 +203,8 @@ impl Machine {
                 // Large-object functions are the builtins called this way; what else it may be is not known by number.
                 let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
                 self.has_shown_data = true;
-                if self.on_replica && self.status == Tx::Block {
+                self.block.has_run = true;
+                if self.on_replica {
                     let problem = self.elsewhere(b"", context);
                     return Ok(self.refuse_query(&problem, memory, to_server));
                 }
@@ -256,6 +257,11 @@ impl Machine {
     ) -> Result<Taken, Malformed> {
         let mut running = None;
         if head.total > context.max_inspect {
+            if self.on_replica {
+                let problem = self.elsewhere(b"", context);
+                return Ok(self.refuse_query(&problem, memory, to_server));
+            }
+            self.block.has_run = true;
             self.pins.insert(Pin::Oversized);
             self.has_shown_data = true;
         } else {
@@ -266,12 +272,20 @@ impl Machine {
                 true => Analysis::default(),
                 false => analysis::analyze(text, self.dialect(), context.suspects),
             };
-            self.note_sequence(text, context);
+            if !reads {
+                if self.forgets_first(text, context) {
+                    return Ok(Taken::Wait(Before::ForgetSequences));
+                }
+                self.note_sequence(text, context);
+            }
             if let Some(name) = own_show(text)
-                && self.is_quiet()
                 && !self.done_before
             {
-                return Ok(Taken::Wait(Before::Publish(name.into())));
+                match self.is_quiet() {
+                    true => return Ok(Taken::Wait(Before::Publish(name.into()))),
+                    false if !self.unsynced => return Ok(Taken::NeedReplies),
+                    false => {}
+                }
             }
             if self.on_replica || self.block.is_opening() {
                 match self.fits_block(text, &analysis.statements, context) {
@@ -329,6 +343,14 @@ impl Machine {
         context: &Context<'_>,
     ) -> Result<Taken, Malformed> {
         if head.total > context.max_inspect {
+            if self.on_replica {
+                let problem = self.elsewhere(b"", context);
+                self.unsynced = true;
+                message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
+                self.expect(Due::Refused(problem.body().into()));
+                return Ok(Taken::Dropped);
+            }
+            self.block.has_run = true;
             // Not kept, so it cannot be prepared elsewhere: the session stays on this server, under the client's names.
             if !self.native && self.is_quiet() && !self.done_before {
                 return Ok(Taken::Wait(Before::GoNative));
@@ -343,7 +365,15 @@ impl Machine {
         }
         let (name, tail) = fields::cstr(body).ok_or(Malformed::Body(b'P'))?;
         let (text, _) = fields::cstr(tail).ok_or(Malformed::Body(b'P'))?;
-        self.note_sequence(text, context);
+        if !self.on_replica {
+            if self.forgets_first(text, context) {
+                return Ok(Taken::Wait(Before::ForgetSequences));
+            }
+            self.note_sequence(text, context);
+        }
+        if own_show(text).is_some() && !self.is_quiet() && !self.unsynced {
+            return Ok(Taken::NeedReplies);
+        }
         if self.is_quiet() && !self.done_before {
             if let Some(name) = own_show(text) {
                 return Ok(Taken::Wait(Before::Publish(name.into())));
@@ -544,6 +574,20 @@ impl Machine {
         }
     }
 
+    /// Before the first statement that may advance a sequence on a connection that others have used: what they left there of
+    /// theirs must not be told to this session later.
+    fn forgets_first(&mut self, text: &[u8], context: &Context<'_>) -> bool {
+        let forgets = context.sequence_memory
+            && !self.undisturbed
+            && !self.pins.contains(Pin::Sequence)
+            && !self.done_before
+            && self.is_quiet()
+            && self.status != Tx::Failed
+            && may_advance_sequence(text);
+        self.undisturbed |= forgets;
+        forgets
+    }
+
     fn effect_of(&self, text: &[u8], context: &Context<'_>) -> Option<Arc<Statement>> {
         effect(text, self.dialect(), context.suspects)
     }
@@ -567,9 +611,9 @@ impl Machine {
             if (new(Pin::Introspection) || by_name) && !self.native {
                 return Some(Before::GoNative);
             }
-            if new(Pin::Sequence) {
+            if pins.contains(Pin::Sequence) {
                 self.happened.sequence_memory = true;
-                if !self.undisturbed {
+                if !std::mem::replace(&mut self.undisturbed, true) {
                     return Some(Before::ForgetSequences);
                 }
             }

@@ -47,14 +47,13 @@ fn is_farewell(body: &[u8]) -> bool {
 impl Machine {
     /// Reads ahead in what a replica says first.
     pub(super) fn first_words(&self, input: &[u8]) -> FirstWords {
-        if self.verifying {
-            return FirstWords::Go;
-        }
+        // A verification waits for less than a whole answer.
+        let wait = if self.verifying { FirstWords::Go } else { FirstWords::Wait };
         let mut rest = input;
         let mut has_rows = false;
         loop {
             let Ok(Some(head)) = frame::header(rest) else {
-                return if rest.len() < HEADER && !has_rows { FirstWords::Wait } else { FirstWords::Go };
+                return if rest.len() < HEADER && !has_rows { wait } else { FirstWords::Go };
             };
             let is_whole = rest.len() >= head.total;
             match head.tag {
@@ -69,11 +68,11 @@ impl Machine {
                     if !is_whole {
                         return match input.len() - rest.len() + head.total > LONGEST_PRELUDE {
                             true => FirstWords::Go,
-                            false => FirstWords::Wait,
+                            false => wait,
                         };
                     }
                 }
-                b'E' if !is_whole && head.total <= LONGEST_PRELUDE => return FirstWords::Wait,
+                b'E' if !is_whole && head.total <= LONGEST_PRELUDE => return wait,
                 b'E' if is_whole => {
                     let body = &rest[HEADER..head.total];
                     let sqlstate = fields::error_field(body, b'C').and_then(|code| <[u8; 5]>::try_from(code).ok());
@@ -95,8 +94,10 @@ impl Machine {
     }
 
     /// It can no longer be asked again: too much to keep.
-    pub fn disarm(&mut self) {
-        self.is_armed = false;
+    pub fn disarm(&mut self, to_client: &mut Vec<u8>) {
+        if std::mem::take(&mut self.is_armed) {
+            self.settle_front(to_client);
+        }
     }
 
     /// As if nothing had been sent since the connection was taken; the connection itself is no longer to be used.

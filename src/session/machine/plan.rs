@@ -219,12 +219,18 @@ pub fn explain_route(text: &[u8]) -> Option<&[u8]> {
     (rest.get(..5)?.eq_ignore_ascii_case(b"route") && rest.get(5)?.is_ascii_whitespace()).then(|| &rest[6..])
 }
 
-fn begins_with_set(text: &[u8]) -> bool {
+/// What a READ ONLY transaction refuses with the same words on a primary and on a standby (ExecCheckXactReadOnly and
+/// PreventCommandIfReadOnly come before PreventCommandDuringRecovery).
+const REFUSED_ALIKE: [&str; 11] =
+    ["insert", "update", "delete", "merge", "create", "alter", "drop", "truncate", "select", "with", "execute"];
+
+/// Whether a text begins with one of these words. One behind a comment does not count.
+fn begins_with(text: &[u8], words: &[&str]) -> bool {
     let text = text.trim_ascii_start();
-    // A comment may hide the word.
-    text.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"))
-        || text.starts_with(b"/*")
-        || text.starts_with(b"--")
+    words.iter().any(|word| {
+        let (start, rest) = text.split_at(word.len().min(text.len()));
+        start.eq_ignore_ascii_case(word.as_bytes()) && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric())
+    })
 }
 
 fn why(class: Class) -> Why {
@@ -268,9 +274,15 @@ impl Machine {
     /// A replica has refused to write for what begins with these bytes: it is no read, whatever the catalog says.
     pub fn distrust(&mut self, input: &[u8], context: &Context<'_>) {
         let mut rest = input;
+        let mut syncs = 0;
         while let Ok(Some(head)) = frame::client_header(rest) {
             let Some(body) = rest.get(HEADER..head.total) else { return };
             rest = &rest[head.total..];
+            // Which of several it was is not known; the first will be.
+            syncs += usize::from(matches!(head.tag, b'S' | b'Q'));
+            if syncs > 1 {
+                return;
+            }
             let text = match head.tag {
                 b'Q' => body.strip_suffix(b"\0"),
                 b'P' => fields::cstr(body).map(|(_, tail)| text_of(tail)),
@@ -367,6 +379,8 @@ impl Machine {
         // A block opened within it, and whether anything at all goes to a replica so far.
         let mut is_open = false;
         let mut demand = None;
+        // What the unnamed portal is bound to and not executed yet.
+        let mut bound: Option<(Class, Option<Hint>)> = None;
         loop {
             let Ok(head) = frame::client_header(rest) else { return Plan::Run(Demand::Primary(Why::Unreadable)) };
             let whole = head.filter(|head| rest.len() >= head.total);
@@ -390,16 +404,23 @@ impl Machine {
                     continue;
                 }
                 b'B' => {
-                    let Some((_, name, _)) = fields::bind_names(body) else {
+                    let Some((portal, name, _)) = fields::bind_names(body) else {
                         return Plan::Run(Demand::Primary(Why::Unreadable));
                     };
-                    match parsed.iter_mut().rev().find(|(known, ..)| *known == name) {
+                    // Portals with names may be executed in any order.
+                    if !portal.is_empty() {
+                        return Plan::Run(Demand::Primary(Why::OpenPipeline));
+                    }
+                    let before = bound.take();
+                    bound = match parsed.iter_mut().rev().find(|(known, ..)| *known == name) {
                         Some((_, class, hint, is_bound)) => {
                             *is_bound = true;
                             Some((*class, *hint))
                         }
                         None => Some(self.class_of_statement(name, context)),
-                    }
+                    };
+                    // One that is bound and never executed only has to be bindable there.
+                    before.filter(|(class, _)| *class != Class::Read).map(|_| (Class::Session, None))
                 }
                 b'D' | b'C' => match body.split_first().and_then(|(what, name)| Some((*what, fields::cstr(name)?.0))) {
                     Some((b'S', name)) if head.tag == b'D' => {
@@ -410,7 +431,8 @@ impl Machine {
                     }
                     _ => None,
                 },
-                b'E' => None,
+                // Without a Bind before it, a portal from earlier.
+                b'E' => Some(bound.take().unwrap_or((Class::Session, None))),
                 b'H' => {
                     is_flushed = true;
                     None
@@ -434,6 +456,9 @@ impl Machine {
                 Demand::Primary(_) => return Plan::Run(next),
                 Demand::Replica(_) => demand = Some(demand.unwrap_or(next)),
             }
+        }
+        if bound.is_some_and(|(class, _)| class != Class::Read) {
+            return Plan::Run(Demand::Primary(Why::SessionState));
         }
         // What is only prepared will run some other time.
         for (_, class, hint, is_bound) in parsed {
@@ -468,13 +493,15 @@ impl Machine {
 
     /// Judged once for each meaning of the names, then read off the statement.
     fn class_of_prepared(&mut self, prepared: &Arc<Prepared>, context: &Context<'_>) -> (Class, Option<Hint>) {
-        if let Some(known) = unpack(context, prepared.route.load(std::sync::atomic::Ordering::Relaxed)) {
+        if !self.unsettled
+            && let Some(known) = unpack(context, prepared.route.load(std::sync::atomic::Ordering::Relaxed))
+        {
             return known;
         }
         let judged = self.judge(text_of(&prepared.tail), context);
         let class = self.resolve(judged.class(), Some(&judged.verdict), context);
         // What an EXECUTE stands for may change without the statement.
-        if judged.class() != Class::Execute {
+        if judged.class() != Class::Execute && !self.unsettled {
             prepared.route.store(pack(context, class, judged.hint), std::sync::atomic::Ordering::Relaxed);
         }
         self.verdict = Some(judged.verdict);
@@ -526,7 +553,7 @@ impl Machine {
             self.block.clear();
             self.block.is_declared = true;
         } else if self.block.is_opening() {
-            let class = if begins_with_set(text) { self.judge(text, context).class() } else { Class::Read };
+            let class = if begins_with(text, &["set"]) { self.judge(text, context).class() } else { Class::Read };
             match class {
                 Class::SetReadOnly => {
                     self.block.add(text);
@@ -546,24 +573,44 @@ impl Machine {
         if !self.on_replica {
             // SET TRANSACTION READ ONLY behind a plain BEGIN.
             let leaves = may_move
-                && begins_with_set(text)
+                && begins_with(text, &["set"])
                 && self.may_leave(context).is_ok()
                 && self.pins.is_empty()
                 && !self.distrusts_replicas
                 && self.judge(text, context).class() == Class::SetReadOnly;
             return if leaves { Fit::Moves(Before::MoveToReplica) } else { Fit::Goes };
         }
-        if self.status != Tx::Block || own_show(text).is_some() {
+        if own_show(text).is_some() {
             return Fit::Goes;
         }
         let judged = self.judge(text, context);
         let class = self.resolve(judged.class(), Some(&judged.verdict), context);
+        if self.status == Tx::Failed {
+            // Alone it is refused, or ends the block. Behind what ends the block others may run.
+            let is_alone = kinds.len() <= 1 || matches!(class, Class::Transaction | Class::Read);
+            return match (is_alone, self.is_quiet() && !self.done_before) {
+                (true, _) => Fit::Goes,
+                (false, true) => Fit::Moves(Before::MoveToPrimary),
+                (false, false) => Fit::Refused,
+            };
+        }
+        // Its Bind comes in the same pipeline as its BEGIN, and was read ahead.
+        if self.status != Tx::Block {
+            return Fit::Goes;
+        }
         let asks_for_primary = judged.hint == Some(Hint::Primary)
             || class == Class::SetLocal && memchr::memmem::find(text, b"pgbaton.").is_some();
         // COMMIT, and behind it what is no business of the block: as nothing of the block is left to lose, it may as well end
         // where the rest has to run.
         let ends_first = kinds.len() > 1 && matches!(kinds[0].kind, Kind::Commit | Kind::Rollback);
-        if ends_first && class != Class::Transaction && self.is_quiet() && self.status == Tx::Block && !self.done_before
+        let is_remembered_or_ends =
+            |statement: &Statement| is_remembered(&statement.kind) || matches!(statement.kind, Kind::Commit | Kind::Rollback);
+        if ends_first
+            && !matches!(class, Class::Transaction | Class::Read)
+            && !kinds.iter().all(is_remembered_or_ends)
+            && self.pending.is_empty()
+            && self.is_quiet()
+            && !self.done_before
         {
             if self.block.opening.is_empty() {
                 // All that is asked of the block is to be there.
@@ -571,17 +618,23 @@ impl Machine {
             }
             return Fit::Moves(Before::MoveToPrimary);
         }
+        let is_single = kinds.len() <= 1;
         let goes = match class {
             _ if asks_for_primary => !may_move,
-            // Refused for coming too late, as everywhere.
-            Class::Differs if !may_move && begins_with_set(text) => true,
+            // Refused for coming too late, as everywhere; and the modes of the transaction are what they are here.
+            Class::Differs if !may_move && is_single && begins_with(text, &["set", "show transaction"]) => true,
             Class::SetReadOnly | Class::Empty => true,
+            // Also AND CHAIN: the next block is what this one was.
+            _ if is_single && begins_with(text, &["commit", "rollback", "end", "abort"]) => true,
             _ if !self.block.is_declared => false,
             Class::Read | Class::Volatile | Class::Transaction | Class::SetLocal | Class::Cursor => true,
+            // There is a transaction in progress: a warning, here as there.
+            Class::Begin | Class::BeginReadOnly if is_single => true,
             // SET and PREPARE are remembered wherever they run; LISTEN is not possible on a standby.
             Class::Session => kinds.iter().all(|statement| is_remembered(&statement.kind)),
+            Class::Write if kinds.len() > 1 && kinds.iter().all(is_remembered_or_ends) => true,
             // Refused by the replica exactly as the primary would refuse it in a READ ONLY transaction.
-            Class::Write => !may_move,
+            Class::Write => !may_move && is_single && begins_with(text, &REFUSED_ALIKE),
             _ => false,
         };
         match goes {
@@ -593,7 +646,6 @@ impl Machine {
 
     /// The block is on another node now, where its opening has been said again.
     pub fn moved(&mut self, to_replica: bool) {
-        self.status = Tx::Block;
         self.on_replica = to_replica;
         self.is_armed = false;
     }
