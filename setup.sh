@@ -49,10 +49,12 @@ server_version() {
 
 has_server() { server_version >/dev/null; }
 has_rust() { have cargo; }
-# Not just any test programs: pg_regress and its friends come with the server's development package.
+# pg_regress and the server's headers: Debian has the one in the server's own package, the others in the development package.
 has_server_dev() {
     local version
     version=$(server_version) || return 1
+    [ -e "/usr/include/postgresql/$version/server/postgres.h" ] ||
+        [ -e "$(pg_config --includedir-server 2>/dev/null || echo /nonexistent)/postgres.h" ] || return 1
     [ -x "/usr/lib/postgresql/$version/lib/pgxs/src/test/regress/pg_regress" ] ||
         [ -x "$(dirname "$(pg_config --pgxs 2>/dev/null || echo /nonexistent)")/../test/regress/pg_regress" ]
 }

@@ -223,6 +223,21 @@ class Postgres:
     def stop(self):
         self.lab.stop(self.process)
 
+    def standby(self, name):
+        """A standby that streams from this server."""
+        other = Postgres.__new__(Postgres)
+        other.lab, other.name, other.port, other.data = self.lab, name, free_port(), self.lab.dir / name
+        # The Unix socket is trusted whatever the rules for TCP are.
+        self.lab.run([
+            self.lab.pg_bin / "pg_basebackup", "-D", other.data, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync",
+            "-h", self.lab.dir, "-p", str(self.port), "-U", "postgres",
+        ])
+        with open(other.data / "postgresql.conf", "a") as conf:
+            conf.write(f"port = {other.port}\n")
+        other.process = None
+        other.start()
+        return other
+
     def psql(self, sql, database="postgres", **env):
         """Runs SQL as the superuser over the Unix socket; fails on the first error."""
         command = [
@@ -250,8 +265,9 @@ def pgbaton_binary(profile="debug"):
 def start_pgbaton(
     lab, node_port, profile="debug", name="pgbaton", pool_mode="transaction", pool_size=20, max_clients=10000,
     listen=(), tls=None, rules=(), control_password=None, control_user="postgres", node_host="127.0.0.1", workers=0, log_level="info",
+    replicas=(), reads=None,
 ):
-    """Starts `pgbaton serve` in front of one node and returns (process, port)."""
+    """Starts `pgbaton serve` in front of one node, and replicas if ports of some are given, and returns (process, port)."""
     binary = pgbaton_binary(profile)
     port, admin = free_port(), free_port()
     addresses = ", ".join(toml(a) for a in [f"127.0.0.1:{port}", *listen])
@@ -275,6 +291,11 @@ def start_pgbaton(
     lines += [
         "[cluster.tls]", 'mode = "disable"',
         "[[cluster.nodes]]", 'id = "n1"', f"host = {toml(node_host)}", f"port = {node_port}",
+    ]
+    for number, replica in enumerate(replicas, 2):
+        lines += ["[[cluster.nodes]]", f'id = "n{number}"', f"host = {toml(node_host)}", f"port = {replica}"]
+    lines += ["[reads]", *(f"{key} = {toml(value)}" for key, value in (reads or {}).items())]
+    lines += [
         "[log]", f'level = "{log_level}"',
     ]
     conf = lab.dir / f"{name}.toml"

@@ -89,9 +89,13 @@ impl Session {
         self.wishes = Some(Box::new(Kept::new(image, version, wishes)));
     }
 
-    pub(super) fn wishes(&mut self) -> Wishes {
-        self.refresh_wishes();
-        self.wishes.as_ref().map(|kept| kept.wishes.clone()).unwrap_or_default()
+    /// Looks at the wishes as they were last read, which is before each statement.
+    #[inline]
+    pub(super) fn wish<R>(&self, look: impl FnOnce(&Wishes) -> R) -> R {
+        match &self.wishes {
+            Some(kept) => look(&kept.wishes),
+            None => look(&Wishes::default()),
+        }
     }
 
     /// Plans what is at the head of `from_client` again.

@@ -78,8 +78,6 @@ pub struct Session {
     /// One that has just failed us.
     avoid: Option<usize>,
     freshness: Freshness,
-    /// What the primary said for a `strong` read has been taken into `freshness`.
-    is_strong_settled: bool,
     wishes: Option<Box<Kept>>,
     /// What the client was told of the primary at login.
     told: Arc<Parameters>,
@@ -285,7 +283,6 @@ impl Session {
             picked: None,
             avoid: None,
             freshness: Freshness::default(),
-            is_strong_settled: false,
             wishes: None,
             told: parameters.clone(),
             sent: Vec::new(),

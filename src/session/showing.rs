@@ -8,7 +8,7 @@ use super::Session;
 use super::explain::{Explanation, explain};
 use super::machine::plan::{Demand, explain_route};
 use super::routes::class_name;
-use super::wishes::write_token;
+use super::wishes::{Wishes, write_token};
 use crate::route::Consistency;
 use crate::route::eligible::Floor;
 use crate::wire::frame::{self, HEADER};
@@ -24,7 +24,8 @@ impl Session {
         if self.machine.image().settings.iter().any(|(known, _)| **known == *full) {
             return None;
         }
-        let wishes = self.wishes();
+        self.refresh_wishes();
+        let wishes = self.wish(Wishes::clone);
         let node = |place: usize| {
             let view = self.shared.readers.view();
             view.nodes.get(place).map_or(String::new(), |reader| reader.address.id.to_string())
@@ -83,7 +84,8 @@ impl Session {
     fn explanation(&mut self, text: &[u8]) -> Explanation {
         let shared = self.shared.clone();
         let default = shared.readers.settings.load().consistency;
-        let consistency = self.wishes().consistency.unwrap_or(default);
+        self.refresh_wishes();
+        let consistency = self.wish(|wishes| wishes.consistency).unwrap_or(default);
         let is_free = matches!(consistency, Consistency::Eventual | Consistency::Bounded);
         let (judged, demand) = self.with_context(|session, context| session.machine.explain(text, context));
         let nodes = shared.readers.reasons(&mut self.freshness, is_free);

@@ -76,7 +76,7 @@ impl Session {
             return false;
         }
         if let Demand::Replica(_) = self.machine.demand() {
-            match self.pick(false) {
+            match self.pick() {
                 Pick::Replica(node) => {
                     let Some(pool) = self.reader_pool(node) else { return false };
                     let Some(lease) = pool.take_idle(&self.want(true)) else {
@@ -249,7 +249,7 @@ impl Session {
         for _ in 0..ATTEMPTS {
             let node = match self.picked.take() {
                 Some(node) => node,
-                None => match self.pick(true) {
+                None => match self.pick() {
                     Pick::Replica(node) => node,
                     Pick::Primary(why) => {
                         self.machine.demand_primary(why);
@@ -284,13 +284,12 @@ impl Session {
     }
 
     /// Where the read goes that the machine wants to send to a replica.
-    fn pick(&mut self, may_wait: bool) -> Pick {
-        let target = self.wishes().target;
+    fn pick(&mut self) -> Pick {
+        let target = self.wish(|wishes| wishes.target);
         let choice = match self.consistency() {
-            Consistency::Strong if !may_wait || !self.is_strong_settled => return Pick::Later,
+            Consistency::Strong => return Pick::Later,
             consistency => self.choose(consistency),
         };
-        self.is_strong_settled = false;
         let fallback = self.shared.readers.settings.load().fallback;
         match choice {
             Choice::Node(node) => {
@@ -312,23 +311,21 @@ impl Session {
     }
 
     fn choose(&mut self, consistency: Consistency) -> Choice {
-        let shared = self.shared.clone();
-        let min_lsn = self.wishes().min_lsn;
-        if let Some((timeline, lsn)) = min_lsn {
-            let timeline = timeline.unwrap_or(shared.readers.view().timeline);
+        if let Some((timeline, lsn)) = self.wish(|wishes| wishes.min_lsn) {
+            let timeline = timeline.unwrap_or(self.shared.readers.view().timeline);
             self.freshness.raise(Floor { timeline, lsn });
         }
         let key = self.balance_key();
         let avoid = self.avoid.take();
-        shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid })
+        self.shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid })
     }
 
-    fn consistency(&mut self) -> Consistency {
-        let default = self.shared.readers.settings.load().consistency;
-        self.wishes().consistency.unwrap_or(default)
+    fn consistency(&self) -> Consistency {
+        let asked = self.wish(|wishes| wishes.consistency);
+        asked.unwrap_or_else(|| self.shared.readers.settings.load().consistency)
     }
 
-    fn balance_key(&mut self) -> u64 {
+    fn balance_key(&self) -> u64 {
         let settings = self.shared.readers.settings.load();
         if settings.balance != balance::Strategy::ConsistentHash {
             return 0;
@@ -339,7 +336,7 @@ impl Session {
             HashBy::Application => {
                 balance::stable_hash(self.machine.parameters().get("application_name").unwrap_or("").as_bytes())
             }
-            HashBy::Key => balance::stable_hash(self.wishes().key.as_deref().unwrap_or("").as_bytes()),
+            HashBy::Key => self.wish(|wishes| balance::stable_hash(wishes.key.as_deref().unwrap_or("").as_bytes())),
         }
     }
 
@@ -353,7 +350,7 @@ impl Session {
         let readers = &shared.readers;
         let consistency = self.consistency();
         let is_strong = consistency == Consistency::Strong;
-        let waits = settings.fallback == Fallback::Wait || self.wishes().target == Target::Replica;
+        let waits = settings.fallback == Fallback::Wait || self.wish(|wishes| wishes.target) == Target::Replica;
         if is_strong {
             // What anybody has committed until now lies at or before what the primary says from now on.
             let view = readers.view().clone();
@@ -376,7 +373,6 @@ impl Session {
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
         let mut is_first = true;
         loop {
-            self.is_strong_settled = true;
             let choice = self.choose(consistency);
             let why = match choice {
                 Choice::Node(node) => {

@@ -48,17 +48,21 @@ pub struct ProxySettings {
     pub cluster: String,
     /// Whole sections: `[proxy.tls]`, `[[auth.rules]]`, `[failover]`.
     pub sections: String,
+    /// By a node's name, lines for its `[[cluster.nodes]]`: `zone`, `weight`.
+    pub node_lines: Vec<(&'static str, String)>,
+    /// Nodes that the proxy is not told of.
+    pub left_out: Vec<&'static str>,
 }
 
 impl ProxySettings {
     /// The whole text, with one listen address.
     pub fn text(&self, cluster: &Cluster, listen: &str) -> String {
-        let ProxySettings { proxy, auth, cluster: cluster_lines, sections } = self;
+        let ProxySettings { proxy, auth, cluster: cluster_lines, sections, node_lines, left_out } = self;
         let mut text = format!(
             "[proxy]\nlisten = [{listen}]\n{proxy}\n[auth]\n{auth}\n[cluster]\ncontrol_user = \"{CONTROL_USER}\"\n\
              control_password_file = \"control_password\"\n{cluster_lines}\n{sections}\n"
         );
-        for node in cluster.nodes() {
+        for node in cluster.nodes().iter().filter(|node| !left_out.contains(&&*node.id)) {
             let _ = writeln!(
                 text,
                 "[[cluster.nodes]]\nid = \"{}\"\nhost = \"{}\"\nport = {}",
@@ -66,6 +70,9 @@ impl ProxySettings {
                 node.host(),
                 node.port()
             );
+            for (_, lines) in node_lines.iter().filter(|(id, _)| *id == node.id) {
+                let _ = writeln!(text, "{lines}");
+            }
         }
         text
     }

@@ -584,12 +584,13 @@ fn row(body: &[u8]) -> Row {
 /// thousands of times are not about SCRAM.
 pub fn trusting(cluster: &pgbaton::demo::Cluster, proxy: &str) -> crate::support::ProxySettings {
     let file = cluster.directory().join("users");
-    // Tests share the cluster, and a proxy may be reading the file just now: it is only ever there whole.
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        std::fs::write(&file, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
-        crate::support::set_mode(&file, 0o600);
-    });
+    // Tests share a cluster, and a proxy may be reading the file just now: it is only ever there whole.
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let draft = file.with_extension(number.to_string());
+    std::fs::write(&draft, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
+    crate::support::set_mode(&draft, 0o600);
+    std::fs::rename(&draft, &file).unwrap();
     crate::support::ProxySettings {
         proxy: proxy.into(),
         auth: format!("method = \"file\"\nusers_file = \"{}\"", file.display()),
