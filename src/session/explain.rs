@@ -1,6 +1,6 @@
 //! Why a text would go where it would go, in words.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::machine::plan::{Demand, Why};
 use super::readers::{Freshness, Readers};
@@ -9,22 +9,22 @@ use super::verdicts::Judged;
 use crate::route::{Consistency, Fallback};
 
 /// What `EXPLAIN ROUTE` and `pgbaton explain` say.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// What kind of text it is.
     pub class: String,
     /// `primary` or `replica`; `none` where it would be refused.
-    pub target: &'static str,
+    pub target: String,
     /// The short word for why, under which it would be counted.
-    pub reason: &'static str,
+    pub reason: String,
     /// Why, the deciding reason first.
     pub reasons: Vec<String>,
-    pub consistency: &'static str,
+    pub consistency: String,
     /// Each node with the reason why it may not serve this read; none for those that may.
     pub nodes: Vec<Node>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub id: String,
     pub rejected: Option<String>,
@@ -92,10 +92,10 @@ pub fn explain(case: Case<'_>) -> Explanation {
     };
     Explanation {
         class: class_name(Some(judged.class())).to_owned(),
-        target,
-        reason: why.as_str(),
+        target: target.to_owned(),
+        reason: why.as_str().to_owned(),
         reasons,
-        consistency: consistency.as_str(),
+        consistency: consistency.as_str().to_owned(),
         nodes,
     }
 }
@@ -104,9 +104,9 @@ impl Explanation {
     /// As rows of two columns.
     pub fn rows(&self) -> Vec<[String; 2]> {
         let row = |item: &str, value: &str| [item.to_owned(), value.to_owned()];
-        let mut rows = vec![row("class", &self.class), row("target", self.target)];
+        let mut rows = vec![row("class", &self.class), row("target", &self.target)];
         rows.extend(self.reasons.iter().map(|reason| row("reason", reason)));
-        rows.push(row("consistency", self.consistency));
+        rows.push(row("consistency", &self.consistency));
         for node in &self.nodes {
             let mut said = node.rejected.clone().unwrap_or_else(|| "may serve it".to_owned());
             if let (Some(bytes), Some(ms)) = (node.lag_bytes, node.lag_ms) {
@@ -137,11 +137,11 @@ mod tests {
         Node { id: id.into(), rejected, lag_bytes: Some(8), lag_ms: Some(2), is_eligible }
     }
 
-    fn explained(nodes: Vec<Node>, fallback: Fallback) -> (&'static str, &'static str, String) {
+    fn explained(nodes: Vec<Node>, fallback: Fallback) -> [String; 3] {
         let judged = judged("SELECT 1");
         let (demand, consistency) = (Demand::Replica(Why::Read), Consistency::Session);
         let said = explain(Case { judged: &judged, demand, consistency, fallback, nodes, is_current: true });
-        (said.target, said.reason, said.reasons[0].clone())
+        [said.target, said.reason, said.reasons[0].clone()]
     }
 
     #[test]
@@ -149,12 +149,12 @@ mod tests {
         let behind = || vec![node("n1", Some("is the primary"), false), node("n2", Some("has replayed 0/1"), true)];
         let gone = || vec![node("n1", Some("is the primary"), false), node("n2", Some("does not answer"), false)];
         let fresh = vec![node("n1", Some("is the primary"), false), node("n2", None, true)];
-        assert_eq!(explained(fresh, Fallback::Primary).0, "replica");
+        assert_eq!(explained(fresh, Fallback::Primary)[0], "replica");
         let not_fresh = "no replica is fresh enough";
-        assert_eq!(explained(behind(), Fallback::Primary), ("primary", not_fresh, not_fresh.into()));
-        assert_eq!(explained(gone(), Fallback::Primary), ("primary", "no replica", "no replica".into()));
+        assert_eq!(explained(behind(), Fallback::Primary), ["primary", not_fresh, not_fresh]);
+        assert_eq!(explained(gone(), Fallback::Primary), ["primary", "no replica", "no replica"]);
         let refused = "no replica, and reads.fallback makes that an error";
-        assert_eq!(explained(gone(), Fallback::Error), ("none", "no replica", refused.into()));
+        assert_eq!(explained(gone(), Fallback::Error), ["none", "no replica", refused]);
     }
 
     #[test]
