@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use pgbaton::demo::{Cluster, Shutdown};
+use pgbaton::demo::{Cluster, Node, Shutdown};
+use rustix::process::Signal;
 use support::{DEADLINE, InProcess, Proxy, ProxySettings, Psql, wait_until};
 
 const GROUND: &str = "
@@ -18,7 +19,8 @@ CREATE OR REPLACE FUNCTION note() RETURNS int LANGUAGE sql AS 'INSERT INTO numbe
 CREATE OR REPLACE VIEW noted AS SELECT note() AS n;
 CREATE SEQUENCE IF NOT EXISTS counter;
 CREATE SCHEMA IF NOT EXISTS side;
-CREATE OR REPLACE FUNCTION side.pure() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE OR REPLACE FUNCTION side.doubtful() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE OR REPLACE FUNCTION public.doubtful() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT note()';
 DROP ROLE IF EXISTS sider;
 CREATE ROLE sider;
 ALTER ROLE sider SET search_path = side;
@@ -100,7 +102,8 @@ fn console_session_and_command_line_say_the_same() {
     let proxy = proxy(ground(), &settings());
     for (sql, class, target, because) in [
         ("SELECT count(*) FROM numbers", "read", "replica", "reads only"),
-        ("SELECT nextval('counter')", "may write", "primary", "nextval"),
+        ("SELECT note()", "may write", "primary", "note"),
+        ("SELECT nextval('counter')", "differs", "primary", "nextval"),
         ("SELECT * FROM noted", "may write", "primary", "note"),
         ("INSERT INTO numbers VALUES (2)", "write", "primary", "writes"),
     ] {
@@ -129,11 +132,11 @@ fn console_session_and_command_line_say_the_same() {
 fn a_name_means_what_it_means_to_that_user() {
     let proxy = proxy(ground(), &settings());
     let target = |user: &str| {
-        let output = pgbaton(&url(proxy.admin()), &["--user", user, "SELECT pure()"]);
+        let output = pgbaton(&url(proxy.admin()), &["--user", user, "SELECT doubtful()"]);
         items(&String::from_utf8(output.stdout).unwrap())["target"][0].clone()
     };
     assert_eq!(target("sider"), "replica");
-    assert_eq!(target("demo"), "primary", "demo does not see schema side, so nobody knows what the name is");
+    assert_eq!(target("demo"), "primary", "to demo it is the one in public");
 }
 
 #[test]
@@ -187,6 +190,16 @@ fn somebody_else_at_the_admin_address_is_not_taken_for_pgbaton() {
     assert!(said.contains("does not answer as pgbaton does: status 404"), "{said}");
 }
 
+/// To the server and all its processes: with the first alone, connections that exist go on being served.
+fn send_to_all(node: &Node, signal: Signal) {
+    let pid = node.pid().unwrap();
+    support::send(pid, signal);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    for child in children.split_whitespace() {
+        support::send(child.parse().unwrap(), signal);
+    }
+}
+
 #[test]
 fn a_replica_that_is_gone_or_behind_is_rejected_with_its_reason() {
     let cluster = support::cluster(2);
@@ -203,12 +216,15 @@ fn a_replica_that_is_gone_or_behind_is_rejected_with_its_reason() {
         cluster["nodes"].as_array().unwrap().iter().find(|node| node["id"] == id).unwrap().clone()
     };
 
-    cluster.node("n3").unwrap().pause();
+    send_to_all(cluster.node("n3").unwrap(), Signal::STOP);
     wait_until(DEADLINE, "the paused replica is rejected", || {
         explained()["node n3"][0].starts_with("does not answer: ")
     });
     let said = explained();
-    assert_eq!((said["target"][0].as_str(), without_figures(&said["node n2"][0]).as_str()), ("replica", "may serve it"));
+    assert_eq!(
+        (said["target"][0].as_str(), without_figures(&said["node n2"][0]).as_str()),
+        ("replica", "may serve it")
+    );
     let n3 = node("n3");
     assert_eq!((&n3["state"], &n3["eligible"], &n3["lag_ms"]), (&"down".into(), &false.into(), &().into()), "{n3}");
     assert!(n3["reason"].as_str().unwrap().starts_with("does not answer: "), "{n3}");
@@ -218,27 +234,28 @@ fn a_replica_that_is_gone_or_behind_is_rejected_with_its_reason() {
     let said = explained();
     assert_eq!((said["target"][0].as_str(), said["reason"][0].as_str()), ("primary", "no replica"), "{said:?}");
     let session = items(&proxy.psql().ok(&["EXPLAIN ROUTE SELECT count(*) FROM numbers"]));
-    assert_eq!((session["target"][0].as_str(), session["reason"][0].as_str()), ("primary", "no replica"), "{session:?}");
+    assert_eq!(
+        (session["target"][0].as_str(), session["reason"][0].as_str()),
+        ("primary", "no replica"),
+        "{session:?}"
+    );
     let (_, _, page) = http(proxy.admin(), "GET", "/metrics", "");
     assert!(page.contains("pgbaton_node_up{node=\"n1\"} 1\n"), "{page}");
     assert!(page.contains("pgbaton_node_up{node=\"n2\"} 0\n"), "{page}");
     assert!(!page.contains("pgbaton_replica_lag_bytes{node=\"n2\"}"), "nobody knows it: {page}");
 
-    cluster.node("n3").unwrap().resume();
+    send_to_all(cluster.node("n3").unwrap(), Signal::CONT);
     wait_until(DEADLINE, "the replica is back", || node("n3")["eligible"] == true);
     assert_eq!(explained()["target"], ["replica"]);
 
-    // A replica that does not replay: the session that wrote needs more than it has.
-    cluster.node("n3").unwrap().sql("SELECT pg_wal_replay_pause()").unwrap();
-    let said = items(&proxy.psql().ok(&[
-        "INSERT INTO numbers VALUES (3)",
-        "SELECT pg_sleep(0.3)",
-        "EXPLAIN ROUTE SELECT count(*) FROM numbers",
-    ])
-    .trim_start());
+    // Fresh as it is, it has not what this session asks for.
+    let asking = proxy.psql().env("PGOPTIONS", "-c pgbaton.min_lsn=FFFF/0");
+    let said = items(&asking.ok(&["EXPLAIN ROUTE SELECT count(*) FROM numbers"]));
     assert_eq!((said["target"][0].as_str(), said["reason"][0].as_str()), ("primary", "no replica is fresh enough"));
-    let n3 = &said["node n3"][0];
-    assert!(n3.contains("the session needs") && n3.contains(" (lag "), "{said:?}");
+    assert!(said["node n3"][0].contains("the session needs FFFF/0 (lag "), "{said:?}");
+
+    cluster.node("n3").unwrap().sql("SELECT pg_wal_replay_pause()").unwrap();
+    proxy.psql().ok(&["INSERT INTO numbers VALUES (3)"]);
     wait_until(DEADLINE, "the lag shows", || node("n3")["lag_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
 }
 
@@ -261,7 +278,9 @@ fn counters_move_with_what_is_done() {
     let total = stats(0);
     let reads = vec!["SELECT count(*) FROM numbers"; 5];
     proxy.psql().ok(&reads);
-    proxy.psql().ok(&["INSERT INTO numbers VALUES (4)", "INSERT INTO numbers VALUES (5)"]);
+    // In sessions of their own: one that has written keeps its server connection for the case that it asks for currval.
+    proxy.psql().ok(&["INSERT INTO numbers VALUES (4)"]);
+    proxy.psql().ok(&["INSERT INTO numbers VALUES (5)"]);
     assert_eq!(count("read", "replica", "read"), before.0 + 5);
     assert_eq!(count("write", "primary", "write"), before.1 + 2);
     assert_eq!(stats(0), total + 7);
@@ -274,10 +293,10 @@ fn the_console_shows_replicas_servers_and_configuration() {
     let console = console(&proxy.psql());
     let lag = console.ok(&["SHOW LAG"]);
     let rows: Vec<Vec<&str>> = lag.lines().map(|line| line.split('|').collect()).collect();
-    assert_eq!(rows.iter().map(|row| row[..4].join("|")).collect::<Vec<_>>(), [
-        "n1|primary||is the primary",
-        "n2|replica|yes|"
-    ]);
+    assert_eq!(
+        rows.iter().map(|row| row[..4].join("|")).collect::<Vec<_>>(),
+        ["n1|primary||is the primary", "n2|replica|yes|"]
+    );
     assert!(rows[1][6].contains('/') && rows[1][8] == "1" && rows[1][9] == "yes", "{lag}");
     let nodes = console.ok(&["SHOW NODES"]);
     assert!(nodes.lines().any(|line| line.starts_with("n2|") && line.ends_with("|yes|")), "{nodes}");
@@ -406,7 +425,9 @@ fn what_acts_needs_the_token_and_errors_look_alike() {
     assert_eq!(code("GET", "/nowhere", ""), (404, "unknown_path".into()));
     assert_eq!(code("GET", "/explain", ""), (400, "bad_request".into()));
     assert_eq!(code("GET", "/explain?sql=SELECT+1&database=nowhere", ""), (404, "unknown_database".into()));
-    for wrong in ["", "Authorization: Bearer open-sesamo\r\n", "Authorization: Bearer \r\n", "Authorization: open-sesame\r\n"] {
+    for wrong in
+        ["", "Authorization: Bearer open-sesamo\r\n", "Authorization: Bearer \r\n", "Authorization: open-sesame\r\n"]
+    {
         assert_eq!(code("POST", "/cluster", wrong), (401, "token_required".into()), "{wrong}");
     }
     let right = "Authorization: Bearer open-sesame\r\n";

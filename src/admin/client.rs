@@ -68,7 +68,9 @@ impl AdminUrl {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("cannot reach {url}: {reason}; is pgbaton running, and admin.listen that address (--admin, PGBATON_ADMIN)?")]
+    #[error(
+        "cannot reach {url}: {reason}; is pgbaton running, and admin.listen that address (--admin, PGBATON_ADMIN)?"
+    )]
     Unreachable { url: AdminUrl, reason: String },
     /// pgbaton itself says no.
     #[error("{message}{}{hint}", if hint.is_empty() { "" } else { "\nHint: " })]
@@ -148,7 +150,8 @@ mod tests {
         assert_eq!(shown("http://127.0.0.1:6433").as_deref(), Ok("http://127.0.0.1:6433"));
         assert_eq!(shown("http://[::1]:6433/").as_deref(), Ok("http://[::1]:6433"));
         assert_eq!(shown("http://db/pgbaton/").as_deref(), Ok("http://db:80/pgbaton"));
-        for wrong in ["127.0.0.1:6433", "https://db:6433", "http://", "", "http://me:secret@db", "http://db?x=1", "db"] {
+        for wrong in ["127.0.0.1:6433", "https://db:6433", "http://", "", "http://me:secret@db", "http://db?x=1", "db"]
+        {
             assert!(shown(wrong).is_err(), "{wrong}");
         }
         assert!(shown("https://db").unwrap_err().contains("tunnel"));

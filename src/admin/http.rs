@@ -131,7 +131,10 @@ impl From<Unexplained> for Refused {
 
 async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Refused> {
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !only_reads && let Some(token) = &api.token && !shows(request.headers(), token.reveal().as_bytes()) {
+    if !only_reads
+        && let Some(token) = &api.token
+        && !shows(request.headers(), token.reveal().as_bytes())
+    {
         let hint = "Send it as Authorization: Bearer …; pgbaton's own commands take it from PGBATON_TOKEN.";
         return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_required", "this needs the token of [admin]", hint));
     }

@@ -69,8 +69,7 @@ pub fn page(shared: &Shared) -> String {
     CLIENTS.sample(&mut page, &[], shared.clients.count());
 
     let nodes = picture::nodes(shared);
-    let mut servers: BTreeMap<String, (usize, usize)> =
-        nodes.iter().map(|node| (node.id.clone(), (0, 0))).collect();
+    let mut servers: BTreeMap<String, (usize, usize)> = nodes.iter().map(|node| (node.id.clone(), (0, 0))).collect();
     for pool in shared.pools.all() {
         let (size, idle, _) = pool.status();
         let (active, resting) = servers.entry(pool.key.node.to_string()).or_default();

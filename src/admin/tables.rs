@@ -69,7 +69,17 @@ pub fn lag(shared: &Shared) -> Table {
         ]
     });
     let columns = &[
-        "node", "role", "eligible", "reason", "lag_bytes", "lag_ms", "replayed", "timeline", "weight", "near", "in_use",
+        "node",
+        "role",
+        "eligible",
+        "reason",
+        "lag_bytes",
+        "lag_ms",
+        "replayed",
+        "timeline",
+        "weight",
+        "near",
+        "in_use",
         "served",
     ];
     Table::shown(columns, rows.collect())

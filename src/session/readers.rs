@@ -88,7 +88,7 @@ pub struct Readers {
 
 /// How fresh a session needs its reads, by what it has seen so far. Positions are compared by the numbers of questions put
 /// to nodes (see [`Positions`]), so nothing is asked on the path of a statement.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Freshness {
     /// What a replica must have replayed.
     floor: Option<Floor>,

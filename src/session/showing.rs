@@ -88,10 +88,14 @@ impl Session {
         let is_current = self.database.facts.is_current();
         // Judged also while there is no replica: then that is the reason, and not that nobody looked.
         let reads = settings.is_enabled && is_current;
-        let (judged, demand) = self.with_context(|session, context| {
-            session.machine.explain(text, &Context { reads, ..*context })
-        });
-        let nodes = nodes(&shared.readers, &mut self.freshness, consistency);
+        let (judged, demand) =
+            self.with_context(|session, context| session.machine.explain(text, &Context { reads, ..*context }));
+        // A copy: to explain a read is not to have read.
+        let mut freshness = self.freshness.clone();
+        if let Some((timeline, lsn)) = self.wish(|wishes| wishes.min_lsn) {
+            freshness.raise(Floor { timeline: timeline.unwrap_or(shared.readers.view().timeline), lsn });
+        }
+        let nodes = nodes(&shared.readers, &mut freshness, consistency);
         explain(Case { judged: &judged, demand, consistency, fallback: settings.fallback, nodes, is_current })
     }
 }
