@@ -18,7 +18,7 @@ use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, 
 use crate::route::lag::{Lag, LagRing};
 use crate::route::outlier::{self, Outliers};
 use crate::route::{Consistency, Fallback, HashBy};
-use crate::types::{Millis, NodeAddress, Role, Timeline, Topology};
+use crate::types::{Lsn, Millis, NodeAddress, Role, Timeline, Topology};
 
 /// The `[reads]` of the configuration, as far as sessions need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -269,6 +269,15 @@ impl Readers {
             None if is_stale => Choice::NotFresh,
             None => Choice::None,
         }
+    }
+
+    /// A session names a position it needs to see (`pgbaton.min_lsn`); without a timeline, one of the present.
+    pub fn require(&self, freshness: &mut Freshness, (timeline, lsn): (Option<Timeline>, Lsn)) {
+        let view = self.view.load();
+        // First: to a session that has not looked since the primary changed, or ever, what it knew of before is void, and
+        // this is not of before.
+        freshness.settle(&view, self);
+        freshness.raise(Floor { timeline: timeline.unwrap_or(view.timeline), lsn });
     }
 
     /// Has the nodes asked at once that a session with this freshness waits for.

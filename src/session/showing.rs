@@ -92,8 +92,8 @@ impl Session {
             self.with_context(|session, context| session.machine.explain(text, &Context { reads, ..*context }));
         // A copy: to explain a read is not to have read.
         let mut freshness = self.freshness.clone();
-        if let Some((timeline, lsn)) = self.wish(|wishes| wishes.min_lsn) {
-            freshness.raise(Floor { timeline: timeline.unwrap_or(shared.readers.view().timeline), lsn });
+        if let Some(needed) = self.wish(|wishes| wishes.min_lsn) {
+            shared.readers.require(&mut freshness, needed);
         }
         let nodes = nodes(&shared.readers, &mut freshness, consistency);
         explain(Case { judged: &judged, demand, consistency, fallback: settings.fallback, nodes, is_current })
