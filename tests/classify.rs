@@ -324,8 +324,9 @@ fn judge(played: &Played, whereabouts: &Whereabouts, primary: &str, count: &mut 
             }
             Target::Replica => {
                 count.for_replica += 1;
-                match (elsewhere, nodes.len()) {
-                    (true, 1) => count.on_replica += 1,
+                match (elsewhere && !nodes.contains(primary), nodes.len()) {
+                    // More than one: it was executed more than once.
+                    (true, _) => count.on_replica += 1,
                     (_, 0) => {
                         count.other += 1;
                         complain("LOST", String::new());

@@ -36,7 +36,7 @@ use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
-use crate::types::NodeId;
+use crate::types::{Lsn, NodeId};
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.
@@ -44,6 +44,13 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
 const FACTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the end of the log may stay unwritten before it is written out at our request, and how often at most.
+const TAIL: Duration = Duration::from_millis(8);
+const FLUSH_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long the end of the log that is not written out holds nobody's commit, at least.
+const SETTLED: Duration = Duration::from_millis(800);
 
 /// How often the replicas are judged.
 const JUDGE: Duration = Duration::from_millis(100);
@@ -419,9 +426,33 @@ async fn judge_replicas(shared: Arc<Shared>) {
 
 /// Asks one node how far it is for as long as the proxy runs.
 async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, node: NodeId) {
+    // Since when the end of the log is where it is, and when it was last brought to disk for that.
+    let tail = Mutex::new((Lsn(0), Instant::now(), Instant::now()));
     let ask = || async {
-        let (is_in_recovery, lsn, segment) = control.position(&node).await?;
-        Ok::<_, NodeError>((is_in_recovery, if is_in_recovery { lsn } else { eligible::settle(lsn, segment) }))
+        let position = control.position(&node).await?;
+        if position.is_in_recovery {
+            return Ok::<_, NodeError>((true, position.lsn));
+        }
+        let (since, is_stuck) = {
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            if tail.0 != position.lsn {
+                (tail.0, tail.1) = (position.lsn, Instant::now());
+            }
+            // What is inserted and not written out is somebody's commit under way, or nobody's: hint bits, pruning by a read.
+            // Such a tail may stay for long, and no standby could ever show that it has it.
+            let is_stuck = position.lsn > position.flushed && tail.1.elapsed() > TAIL && tail.2.elapsed() > FLUSH_PAUSE;
+            if is_stuck {
+                tail.2 = Instant::now();
+            }
+            (tail.1, is_stuck)
+        };
+        if is_stuck && let Err(error) = control.flush_log(&node).await {
+            tracing::debug!(%node, %error, "the log could not be brought to disk");
+        }
+        // A commit with synchronous_commit = off is on disk after three times wal_writer_delay at the latest.
+        let is_settled = since.elapsed() > (position.writer_delay * 4).max(SETTLED);
+        let end = if is_settled { position.flushed } else { position.lsn };
+        Ok((false, eligible::settle(end, position.segment_bytes)))
     };
     shared.readers.positions.keep_asking(at, ask).await;
 }

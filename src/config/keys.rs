@@ -420,7 +420,8 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(Fallback::NAMES),
         Some("primary"),
         RELOADS,
-        "When no replica may serve a read: it goes to the `primary`, it may `wait` for a replica, or it is an `error`.",
+        "When no replica may serve a read: it goes to the `primary` at once, or after it has had to `wait` for \
+         `reads.wait` in vain, or it is an `error` (57P03).",
     ),
     key(
         "reads",
@@ -428,7 +429,8 @@ pub const KEYS: &[Key] = &[
         Kind::Duration("0s", "1h"),
         Some("1s"),
         RELOADS,
-        "How long a read that must not go to the primary waits for a replica before it gets an error.",
+        "How long a read waits for a replica with `fallback = \"wait\"` or `SET pgbaton.target = 'replica'`; then it goes to \
+         the primary.",
     ),
     key(
         "reads",

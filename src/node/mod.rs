@@ -44,12 +44,17 @@ SELECT in_recovery,
        (SELECT system_identifier FROM pg_control_system())
 FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS now";
 
-/// How far a node is, asked often and therefore in as few words as can be. On a primary the insert position, because with
-/// `synchronous_commit = off` a commit may be acknowledged before it is written.
+/// How far a node is, asked often and therefore in as few words as can be.
 const POSITION: &str = "
-SELECT pg_is_in_recovery(),
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,
-       pg_size_bytes(current_setting('wal_segment_size'))";
+SELECT in_recovery,
+       CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,
+       CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
+       pg_size_bytes(current_setting('wal_segment_size')),
+       (extract(epoch FROM current_setting('wal_writer_delay')::interval) * 1000)::bigint
+FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS now";
+
+/// A transaction of its own, with a number: its commit brings all of the log before it to disk, from where standbys get it.
+const FLUSH: &str = "SELECT pg_current_xact_id()::text";
 
 const RIGHTS: &str = "
 SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
@@ -94,6 +99,20 @@ pub struct NodeStatus {
     /// Replayed on a standby; the same as `lsn` on a primary.
     pub replayed: Lsn,
     pub system_identifier: u64,
+}
+
+/// How far a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePosition {
+    pub is_in_recovery: bool,
+    /// On a primary the end of what is inserted: with `synchronous_commit = off` a commit may be acknowledged, and seen by
+    /// others, before it is written. On a standby the end of what is replayed.
+    pub lsn: Lsn,
+    /// On a primary the end of what is on disk, which is what standbys can get; on a standby the same as `lsn`.
+    pub flushed: Lsn,
+    pub segment_bytes: u64,
+    /// `wal_writer_delay`: a commit of that kind is on disk after three times as long at the latest.
+    pub writer_delay: Duration,
 }
 
 /// How to reach the nodes as the control user.
@@ -200,14 +219,27 @@ impl Control {
         })
     }
 
-    /// Asks one node how far it is: whether it is in recovery, what it has written or replayed, and the size of its WAL
-    /// segments in bytes.
-    pub async fn position(&self, node: &NodeId) -> Result<(bool, Lsn, u64), NodeError> {
+    /// Asks one node how far it is.
+    pub async fn position(&self, node: &NodeId) -> Result<NodePosition, NodeError> {
         let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
         let row = self.inner.ask_one(keeper, POSITION, self.inner.config.probe_timeout).await?;
         let bad = |error: tokio_postgres::Error| refusal(node, &error);
-        let lsn = row.try_get::<_, Option<PgLsn>>(1).map_err(bad)?.map_or(0, u64::from);
-        Ok((row.try_get(0).map_err(bad)?, Lsn(lsn), row.try_get::<_, i64>(2).map_err(bad)?.unsigned_abs()))
+        let lsn = |column| {
+            Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)))
+        };
+        Ok(NodePosition {
+            is_in_recovery: row.try_get(0).map_err(bad)?,
+            lsn: lsn(1)?,
+            flushed: lsn(2)?,
+            segment_bytes: row.try_get::<_, i64>(3).map_err(bad)?.unsigned_abs(),
+            writer_delay: Duration::from_millis(row.try_get::<_, i64>(4).map_err(bad)?.unsigned_abs()),
+        })
+    }
+
+    /// Has a primary write out its log up to now.
+    pub async fn flush_log(&self, node: &NodeId) -> Result<(), NodeError> {
+        let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
+        self.inner.ask_one(keeper, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
     }
 
     /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
@@ -229,7 +261,7 @@ impl Control {
         let primary = inner.primary(Instant::now() + limit).await?;
         let database = database.to_owned();
         let keeper = inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
-        inner.connect(keeper, &database, limit).await
+        inner.connect(keeper, &database, None, limit).await
     }
 
     /// What the control user lacks on the primary, each as a sentence that says how to grant it. Empty: nothing.
@@ -330,19 +362,28 @@ impl Inner {
             return Ok((client.clone(), false));
         }
         *kept = None;
-        let client = self.connect(keeper, &self.config.database, limit).await?;
+        let client = self.connect(keeper, &self.config.database, Some("pg_catalog"), limit).await?;
         let client = Arc::new(Kept { client, prepared: Default::default() });
         *kept = Some(client.clone());
         Ok((client, true))
     }
 
-    async fn connect(&self, keeper: &Keeper, database: &str, limit: Duration) -> Result<Client, NodeError> {
+    /// With a `search_path` of its own, so that nothing a database's owner puts into its public schema can stand in for
+    /// what is meant; without one for who wants to know which path others get, and qualifies all names.
+    async fn connect(
+        &self,
+        keeper: &Keeper,
+        database: &str,
+        search_path: Option<&str>,
+        limit: Duration,
+    ) -> Result<Client, NodeError> {
         let address = keeper.address.clone();
         let node = address.id.clone();
         let mut settings = tokio_postgres::Config::new();
         settings.user(&self.config.user).dbname(database).application_name(APPLICATION_NAME);
-        // So that nothing a database's owner puts into its public schema can stand in for what is meant.
-        settings.options("-c search_path=pg_catalog -c default_transaction_read_only=off");
+        let path = search_path.map_or(String::new(), |path| format!("-c search_path={path} "));
+        // What is written on this connection, nobody waits for a standby to have.
+        settings.options(format!("{path}-c default_transaction_read_only=off -c synchronous_commit=local"));
         settings.ssl_mode(tokio_postgres::config::SslMode::Disable);
         if let Some(password) = &keeper.password {
             settings.password(password.reveal());

@@ -237,7 +237,7 @@ fn within_limits(sight: &Sight<'_>, limits: &ReadLimits) -> Result<(), Ineligibl
 }
 
 /// Where a replica must have come to before a session may read from it, so that the session sees its own writes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Floor {
     pub timeline: Timeline,
     pub lsn: Lsn,

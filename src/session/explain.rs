@@ -6,6 +6,7 @@ use super::machine::plan::{Demand, Why};
 use super::readers::{Freshness, Readers};
 use super::routes::class_name;
 use super::verdicts::Judged;
+use crate::route::eligible::Floor;
 use crate::route::{Consistency, Fallback};
 
 /// What `EXPLAIN ROUTE` and `pgbaton explain` say.
@@ -36,10 +37,15 @@ pub struct Node {
     pub is_eligible: bool,
 }
 
-/// Each node as a place for a read that needs this much.
-pub fn nodes(readers: &Readers, freshness: &mut Freshness, consistency: Consistency) -> Vec<Node> {
+/// Each node as a place for a read that needs this much; `token` is the position its session asks for.
+pub fn nodes(
+    readers: &Readers,
+    freshness: &mut Freshness,
+    consistency: Consistency,
+    token: Option<Floor>,
+) -> Vec<Node> {
     let is_free = matches!(consistency, Consistency::Eventual | Consistency::Bounded);
-    let reasons = readers.reasons(freshness, is_free);
+    let reasons = readers.reasons(freshness, is_free, token);
     let view = readers.view();
     let node = |(at, (id, rejected)): (usize, (String, Option<String>))| {
         let reader = view.nodes.get(at);

@@ -85,7 +85,7 @@ impl Shared {
             let context = known.context(database, &wishes, 0, (usize::MAX, 1, false), verdicts);
             machine.explain(text.as_bytes(), &Context { reads: settings.is_enabled && is_current, ..context })
         });
-        let nodes = nodes(&self.readers, &mut Freshness::default(), settings.consistency);
+        let nodes = nodes(&self.readers, &mut Freshness::default(), settings.consistency, None);
         let (consistency, fallback) = (settings.consistency, settings.fallback);
         explain(Case { judged: &judged, demand, consistency, fallback, nodes, is_current })
     }

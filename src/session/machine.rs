@@ -30,7 +30,7 @@ use hashbrown::HashMap;
 use plan::{Block, Demand, Why};
 
 use super::prepared::Registry;
-use super::verdicts::Verdicts;
+use super::verdicts::{Encoding, Verdicts};
 use crate::pool::memory::{Image, MANY, Memory, Parameters, Prepared};
 use crate::route::names::{Names, Path};
 use crate::route::{Class, Target, Verdict};
@@ -331,7 +331,7 @@ pub struct Machine {
 #[derive(Debug, Clone, Copy)]
 struct Manner {
     dialect: Dialect,
-    is_utf8: bool,
+    encoding: Encoding,
     /// `default_transaction_read_only`
     is_read_only: bool,
 }
@@ -346,7 +346,11 @@ impl Manner {
                     matches!(name, "SJIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB")
                 }),
             },
-            is_utf8: encoding == Some("UTF8"),
+            encoding: match encoding {
+                Some("UTF8") => Encoding::Utf8,
+                Some("LATIN1") => Encoding::Latin1,
+                _ => Encoding::Other,
+            },
             is_read_only: parameters.get("default_transaction_read_only") == Some("on"),
         }
     }

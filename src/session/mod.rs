@@ -86,6 +86,8 @@ pub struct Session {
     sent: Vec<u8>,
     heals: u8,
     stuck: Option<Box<taking::Stuck>>,
+    /// When it last looked whether another replica should serve it.
+    changed: Option<Instant>,
     /// Since when a replica has been at it, where that is measured.
     taken: Option<Instant>,
     measures_latency: bool,
@@ -289,6 +291,7 @@ impl Session {
             sent: Vec::new(),
             heals: 0,
             stuck: None,
+            changed: None,
             taken: None,
             measures_latency,
             previous: None,

@@ -18,7 +18,7 @@ use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, 
 use crate::route::lag::{Lag, LagRing};
 use crate::route::outlier::{self, Outliers};
 use crate::route::{Consistency, Fallback, HashBy};
-use crate::types::{Lsn, Millis, NodeAddress, Role, Timeline, Topology};
+use crate::types::{Millis, NodeAddress, Role, Timeline, Topology};
 
 /// The `[reads]` of the configuration, as far as sessions need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,13 +88,15 @@ pub struct Readers {
 
 /// How fresh a session needs its reads, by what it has seen so far. Positions are compared by the numbers of questions put
 /// to nodes (see [`Positions`]), so nothing is asked on the path of a statement.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Freshness {
     /// What a replica must have replayed.
     floor: Option<Floor>,
     /// The node the session was last served by, and how many questions that node had been asked then: an answer to a later
     /// one is at or past everything the session has seen.
     seen: Option<(usize, u64)>,
+    /// How many questions the primary had been asked when the floor was last raised.
+    raised: u64,
     /// The view's version those are from.
     version: u64,
 }
@@ -106,12 +108,13 @@ impl Freshness {
         self.seen = Some((node, readers.positions.asked(node)));
     }
 
-    /// A token of another session: what it had seen must be there.
-    pub fn raise(&mut self, floor: Floor) {
+    /// What was seen up to there must be there. It may be a token of another session.
+    pub fn raise(&mut self, floor: Floor, readers: &Readers) {
         match &mut self.floor {
-            Some(known) if known.timeline == floor.timeline => known.lsn = known.lsn.max(floor.lsn),
+            Some(known) if known.timeline == floor.timeline && known.lsn >= floor.lsn => return,
             known => *known = Some(floor),
         }
+        self.raised = readers.view().primary.map_or(0, |primary| readers.positions.asked(primary));
     }
 
     /// Takes in what has become known since.
@@ -126,8 +129,15 @@ impl Freshness {
         if let Some((node, asked)) = self.seen {
             let position = readers.positions.latest(node);
             if position.number > asked {
-                self.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+                self.raise(Floor { timeline: view.timeline, lsn: position.lsn }, readers);
                 self.seen = None;
+            }
+        }
+        // An end of the log that has turned out to be nobody's commit: what the primary says later is less.
+        if let (Some(floor), Some(primary)) = (&mut self.floor, view.primary) {
+            let position = readers.positions.latest(primary);
+            if !position.is_in_recovery && position.number > self.raised && floor.timeline == view.timeline {
+                floor.lsn = floor.lsn.min(position.lsn);
             }
         }
     }
@@ -140,6 +150,11 @@ impl Freshness {
             (Some(floor), _) => eligible::covers(view.nodes[node].timeline, readers.positions.latest(node).lsn, floor),
             _ => true,
         }
+    }
+
+    /// The replica this session stays on for no other reason than that it was there last.
+    pub fn stays_on(&self, view: &View) -> Option<usize> {
+        self.seen.map(|(node, _)| node).filter(|node| Some(*node) != view.primary)
     }
 
     /// The node whose next answer would settle what is open.
@@ -160,6 +175,8 @@ pub struct Wanted<'a> {
     pub key: u64,
     /// A node that has just failed this session.
     pub avoid: Option<usize>,
+    /// What the session was told to have seen, which counts at any level.
+    pub token: Option<Floor>,
 }
 
 /// Which replica to read from.
@@ -226,18 +243,19 @@ impl Readers {
         let settings = self.settings.load();
         let is_free = matches!(wanted.consistency, Consistency::Eventual | Consistency::Bounded);
         wanted.freshness.settle(&view, self);
+        if let Some(token) = wanted.token.filter(|_| !is_free) {
+            wanted.freshness.raise(token, self);
+        }
         let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
         let mut is_stale = false;
         for (index, reader) in view.nodes.iter().enumerate() {
             if reader.state.is_err() || wanted.avoid == Some(index) {
                 continue;
             }
-            // A token asked for counts at any level.
+            let covers = |floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor);
+            // A token counts at any level.
             let fresh = match is_free {
-                true => wanted
-                    .freshness
-                    .floor
-                    .is_none_or(|floor| eligible::covers(reader.timeline, self.positions.latest(index).lsn, floor)),
+                true => wanted.token.is_none_or(covers),
                 false => wanted.freshness.allows(index, &view, self),
             };
             if !fresh {
@@ -271,15 +289,6 @@ impl Readers {
         }
     }
 
-    /// A session names a position it needs to see (`pgbaton.min_lsn`); without a timeline, one of the present.
-    pub fn require(&self, freshness: &mut Freshness, (timeline, lsn): (Option<Timeline>, Lsn)) {
-        let view = self.view.load();
-        // First: to a session that has not looked since the primary changed, or ever, what it knew of before is void, and
-        // this is not of before.
-        freshness.settle(&view, self);
-        freshness.raise(Floor { timeline: timeline.unwrap_or(view.timeline), lsn });
-    }
-
     /// Has the nodes asked at once that a session with this freshness waits for.
     pub fn hurry(&self, freshness: &Freshness) {
         if let Some(node) = freshness.unsettled() {
@@ -293,11 +302,17 @@ impl Readers {
     }
 
     /// Why each node may not serve a session that needs this much; `None` for those that may.
-    pub fn reasons(&self, freshness: &mut Freshness, is_free: bool) -> Vec<(String, Option<String>)> {
+    pub fn reasons(
+        &self,
+        freshness: &mut Freshness,
+        is_free: bool,
+        token: Option<Floor>,
+    ) -> Vec<(String, Option<String>)> {
         let view = self.view.load();
         freshness.settle(&view, self);
+        let floor = if is_free { token } else { freshness.floor.max(token) };
         let reason = |(index, reader): (usize, &Reader)| {
-            let reason = match (&reader.state, freshness.floor, freshness.seen) {
+            let reason = match (&reader.state, floor, freshness.seen) {
                 (Err(reason), ..) => Some(reason.to_string()),
                 (Ok(()), _, Some((other, _))) if !is_free && other != index => {
                     let other = view.nodes.get(other).map_or(String::new(), |other| other.address.id.to_string());
@@ -365,6 +380,12 @@ impl Readers {
             let mut state = eligible::eligible(&sight, &settings.limits, facts, now);
             if topology.primary == Some(index) {
                 state = Err(Ineligible::Primary);
+            }
+            // It was stopped, and is back: what failed before failed for that.
+            if view.role == Role::Replica
+                && known.is_some_and(|known| matches!(known.state, Err(Ineligible::Down { .. })))
+            {
+                self.outliers.forget(index);
             }
             let load = pools.load(&view.address.id);
             let was_eligible = known.is_some_and(|known| known.state.is_ok());

@@ -58,7 +58,7 @@ impl Session {
         let node = self.freshness.unsettled().unwrap_or(primary);
         if self.freshness.unsettled().is_some() || self.freshness.floor().is_none() {
             let position = timeout(LSN_WAIT, shared.readers.positions.next(node)).await.ok()?;
-            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn }, &shared.readers);
         }
         self.freshness.floor()
     }
@@ -90,12 +90,8 @@ impl Session {
         let reads = settings.is_enabled && is_current;
         let (judged, demand) =
             self.with_context(|session, context| session.machine.explain(text, &Context { reads, ..*context }));
-        // A copy: to explain a read is not to have read.
-        let mut freshness = self.freshness.clone();
-        if let Some(needed) = self.wish(|wishes| wishes.min_lsn) {
-            shared.readers.require(&mut freshness, needed);
-        }
-        let nodes = nodes(&shared.readers, &mut freshness, consistency);
+        let token = self.token();
+        let nodes = nodes(&shared.readers, &mut self.freshness, consistency, token);
         explain(Case { judged: &judged, demand, consistency, fallback: settings.fallback, nodes, is_current })
     }
 }

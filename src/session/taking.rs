@@ -43,6 +43,10 @@ const ESCAPE_FIRST: Duration = Duration::from_millis(100);
 const ESCAPE_LAST: Duration = Duration::from_secs(10);
 const ESCAPE_WAIT: Duration = Duration::from_millis(20);
 
+/// A session that reads from one replica without a pause stays there, since how far that is is known only a little later. So
+/// often it asks first, so that reads spread as they should.
+const CHANGE: Duration = Duration::from_millis(250);
+
 /// Since when a session's reads have gone to the primary for want of a fresh replica, and for how long they may.
 #[derive(Debug)]
 pub(super) struct Stuck {
@@ -288,6 +292,7 @@ impl Session {
         let target = self.wish(|wishes| wishes.target);
         let choice = match self.consistency() {
             Consistency::Strong => return Pick::Later,
+            Consistency::Session if self.is_due_for_change() => return Pick::Later,
             consistency => self.choose(consistency),
         };
         let fallback = self.shared.readers.settings.load().fallback;
@@ -310,19 +315,35 @@ impl Session {
         }
     }
 
-    fn choose(&mut self, consistency: Consistency) -> Choice {
-        if let Some((timeline, lsn)) = self.wish(|wishes| wishes.min_lsn) {
-            let timeline = timeline.unwrap_or(self.shared.readers.view().timeline);
-            self.freshness.raise(Floor { timeline, lsn });
+    /// Whether it is time to look whether another replica should serve this session.
+    fn is_due_for_change(&mut self) -> bool {
+        let view = self.shared.readers.view();
+        if self.freshness.stays_on(&view).is_none() {
+            self.changed = None;
+            return false;
         }
+        let now = Instant::now();
+        now.duration_since(*self.changed.get_or_insert(now)) > CHANGE
+    }
+
+    fn choose(&mut self, consistency: Consistency) -> Choice {
+        let token = self.token();
         let key = self.balance_key();
         let avoid = self.avoid.take();
-        self.shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid })
+        self.shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid, token })
     }
 
     fn consistency(&self) -> Consistency {
         let asked = self.wish(|wishes| wishes.consistency);
         asked.unwrap_or_else(|| self.shared.readers.settings.load().consistency)
+    }
+
+    /// What the session was told to have seen.
+    pub(super) fn token(&self) -> Option<Floor> {
+        self.wish(|wishes| wishes.min_lsn).map(|(timeline, lsn)| Floor {
+            timeline: timeline.unwrap_or_else(|| self.shared.readers.view().timeline),
+            lsn,
+        })
     }
 
     fn balance_key(&self) -> u64 {
@@ -362,9 +383,14 @@ impl Session {
                 self.machine.demand_primary(Why::NotFresh);
                 return Ok(None);
             };
-            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn });
+            self.freshness.raise(Floor { timeline: view.timeline, lsn: position.lsn }, &shared.readers);
         }
         let escapes = !is_strong && !waits && settings.fallback == Fallback::Primary;
+        if let Some(node) = self.freshness.stays_on(&readers.view()).filter(|_| !is_strong) {
+            // If it does not answer, the session stays there as before.
+            let _ = timeout(ESCAPE_WAIT, readers.positions.next(node)).await;
+            self.changed = None;
+        }
         let limit = match () {
             () if waits => settings.wait,
             () if escapes => ESCAPE_WAIT,
@@ -417,7 +443,8 @@ impl Session {
     /// The error of a read that no replica may serve where the primary is not to.
     fn no_replica(&mut self) -> Problem {
         let is_free = matches!(self.consistency(), Consistency::Eventual | Consistency::Bounded);
-        let reasons = self.shared.readers.reasons(&mut self.freshness, is_free);
+        let token = self.token();
+        let reasons = self.shared.readers.reasons(&mut self.freshness, is_free, token);
         let reasons = reasons.iter().filter_map(|(node, reason)| Some(format!("{node} {}", reason.as_deref()?)));
         Problem::new("57P03", "no replica may serve this read")
             .detail(format!("{}.", reasons.collect::<Vec<_>>().join("; ")))

@@ -21,11 +21,19 @@ const HALF_BYTES: usize = 1024 * 1024;
 /// Longer shapes are judged anew each time; that costs less than what such a statement costs the server.
 const LONGEST_KEY: usize = 16 * 1024;
 
+/// `client_encoding`, as far as it matters for names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    Utf8,
+    /// Each byte is the character of that number.
+    Latin1,
+    Other,
+}
+
 /// How a session's texts are to be read, and what its names mean.
 pub struct Reading<'a> {
     pub dialect: Dialect,
-    /// `client_encoding` is UTF8.
-    pub is_utf8: bool,
+    pub encoding: Encoding,
     pub names: &'a Names,
     pub names_version: u64,
     pub path: &'a Path,
@@ -201,8 +209,11 @@ fn readable<'t>(text: &'t [u8], shape_is_ascii: bool, reading: &Reading<'_>) -> 
     if !reading.dialect.standard_conforming_strings && text.contains(&b'\\') {
         return None;
     }
-    if reading.is_utf8 || text.is_ascii() {
-        return std::str::from_utf8(text).ok().map(Cow::Borrowed);
+    match reading.encoding {
+        Encoding::Utf8 => return std::str::from_utf8(text).ok().map(Cow::Borrowed),
+        _ if text.is_ascii() => return std::str::from_utf8(text).ok().map(Cow::Borrowed),
+        Encoding::Latin1 => return Some(Cow::Owned(text.iter().map(|byte| char::from(*byte)).collect())),
+        Encoding::Other => {}
     }
     if reading.dialect.unsafe_encoding || !shape_is_ascii {
         return None;
@@ -215,7 +226,14 @@ mod tests {
     use super::*;
 
     fn reading(names: &Names) -> Reading<'_> {
-        Reading { dialect: Dialect::default(), is_utf8: true, names, names_version: 1, path: &Path::Unknown, scope: 7 }
+        Reading {
+            dialect: Dialect::default(),
+            encoding: Encoding::Utf8,
+            names,
+            names_version: 1,
+            path: &Path::Unknown,
+            scope: 7,
+        }
     }
 
     #[test]
@@ -244,9 +262,11 @@ mod tests {
     #[test]
     fn letters_beyond_ascii_count_in_names_only() {
         let names = Names::default();
-        let latin = Reading { is_utf8: false, ..reading(&names) };
-        assert_eq!(readable(b"SELECT '\xe9'", true, &latin).as_deref(), Some("SELECT '?'"));
-        assert_eq!(readable(b"SELECT \xe9", false, &latin), None);
+        let greek = Reading { encoding: Encoding::Other, ..reading(&names) };
+        let latin = Reading { encoding: Encoding::Latin1, ..reading(&names) };
+        assert_eq!(readable(b"SELECT \xe9", false, &latin).as_deref(), Some("SELECT é"));
+        assert_eq!(readable(b"SELECT '\xe9'", true, &greek).as_deref(), Some("SELECT '?'"));
+        assert_eq!(readable(b"SELECT \xe9", false, &greek), None);
         assert_eq!(readable(b"SELECT '\xe9'", true, &reading(&names)), None, "not UTF8 at all");
     }
 }

@@ -98,7 +98,9 @@ SELECT initcap(t) FROM f_data WHERE id = 1 --> primary
 SELECT pg_catalog.initcap('abc') --> replica
 
 --- functions that read | each | both
-SELECT f_reads(1), f_reads_deep(2) --> replica
+-- the name in the body may be that of another schema
+SELECT f_reads(1), f_reads_deep(2) --> any
+SELECT f_reads(1) --> replica settled
 SELECT * FROM f_out(3) --> replica
 SELECT (f_out(3)).c --> replica
 SELECT * FROM f_table() ORDER BY x LIMIT 2 --> replica

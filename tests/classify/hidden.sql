@@ -150,7 +150,7 @@ SELECT id FROM h_policed ORDER BY id --> primary
 SELECT count(*) FROM h_policed WHERE id = 2 --> primary
 SELECT id FROM h_policed_clean ORDER BY id --> replica
 SELECT id, t FROM h_data WHERE id = 1 --> replica
-SELECT * FROM h_log --> replica error 42501
+SELECT * FROM h_log --> any error 42501
 DELETE FROM h_data --> primary error 42501
 
 --- row security does not bind a superuser | each | both

@@ -105,7 +105,7 @@ SELECT m_write('last') --> primary
 --- a pipeline whose second text does not parse | extended
 SELECT v FROM m_data WHERE id = 4 --> any queued
 SELEC 1 --> any error 42601
-SELECT 3 --> replica
+SELECT 3 --> replica settled
 
 --- a block in one pipeline | extended
 BEGIN --> any queued
@@ -131,7 +131,7 @@ COMMIT --> primary
 SET timezone = 'Asia/Tokyo' --> any queued
 SELECT '2024-01-01 00:00+00'::timestamptz --> any queued
 SHOW timezone --> any
-SELECT '2024-01-01 00:00+00'::timestamptz --> replica
+SELECT '2024-01-01 00:00+00'::timestamptz --> replica settled
 
 --- a pipeline within a read-only block that fails | extended
 BEGIN READ ONLY --> any

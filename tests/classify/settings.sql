@@ -87,21 +87,21 @@ SELECT current_setting('my.hidden') --> any
 SET ROLE set_role --> any
 SELECT current_user, session_user --> replica
 SELECT v FROM set_a.t --> replica
-SELECT v FROM set_b.t --> replica error 42501
+SELECT v FROM set_b.t --> any error 42501
 RESET ROLE --> any
-SELECT v FROM set_b.t --> replica
+SELECT v FROM set_b.t --> replica settled
 SET SESSION AUTHORIZATION plain --> any
 SELECT current_user, session_user --> replica
-SELECT v FROM set_b.t --> replica error 42501
+SELECT v FROM set_b.t --> any error 42501
 RESET SESSION AUTHORIZATION --> any
-SELECT current_user, session_user --> replica
+SELECT current_user, session_user --> replica settled
 
 --- a plain user's role | user plain | both
-SELECT v FROM set_a.t --> replica error 42501
+SELECT v FROM set_a.t --> any error 42501
 SET ROLE set_role --> any
-SELECT v FROM set_a.t --> replica
+SELECT v FROM set_a.t --> replica settled
 SET ROLE NONE --> any
-SELECT v FROM set_a.t --> replica error 42501
+SELECT v FROM set_a.t --> any error 42501
 SET ROLE demo --> any error 42501
 
 --- planner and limits | both
@@ -109,11 +109,11 @@ SET enable_seqscan = off --> any
 SET statement_timeout = '5s' --> any
 SET work_mem = '1MB' --> any
 SELECT count(*) FROM set_data --> replica
-SELECT current_setting('work_mem'), current_setting('statement_timeout') --> replica
+SELECT current_setting('work_mem'), current_setting('statement_timeout') --> any
 SET transform_null_equals = on --> any
-SELECT id FROM set_data WHERE m = NULL --> replica
+SELECT id FROM set_data WHERE m = NULL --> replica settled
 SET work_mem = 'nonsense' --> any error 22023
-SELECT current_setting('work_mem') --> replica
+SELECT current_setting('work_mem') --> any
 
 --- a timeout bites wherever the statement runs
 SET statement_timeout = '50ms' --> any
@@ -126,13 +126,13 @@ BEGIN --> any
 SET LOCAL timezone = 'Asia/Tokyo' --> any
 SELECT at FROM set_data WHERE id = 1 --> any
 COMMIT --> any
-SELECT at FROM set_data WHERE id = 1 --> replica
+SELECT at FROM set_data WHERE id = 1 --> replica settled
 BEGIN --> any
 SET timezone = 'Asia/Tokyo' --> any
 ROLLBACK --> any
-SELECT at FROM set_data WHERE id = 1 --> replica
+SELECT at FROM set_data WHERE id = 1 --> replica settled
 SET LOCAL timezone = 'Asia/Tokyo' --> any
-SELECT at FROM set_data WHERE id = 1 --> replica
+SELECT at FROM set_data WHERE id = 1 --> replica settled
 
 --- undone by a savepoint
 BEGIN --> any

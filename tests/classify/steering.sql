@@ -72,7 +72,7 @@ BEGIN READ ONLY --> any
 SET LOCAL pgbaton.target = 'primary' --> any
 SELECT v FROM st_data WHERE id = 1 --> any
 COMMIT --> any
-SELECT v FROM st_data WHERE id = 2 --> replica
+SELECT v FROM st_data WHERE id = 2 --> replica settled
 
 --- a target undone by its transaction
 BEGIN --> any

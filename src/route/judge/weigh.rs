@@ -23,6 +23,23 @@ pub(super) fn is_alike_everywhere(setting: &str) -> bool {
     ALIKE_EVERYWHERE.iter().any(|known| known.eq_ignore_ascii_case(setting))
 }
 
+/// A setting with a dot in its name that belongs to no extension of PostgreSQL's own: an application makes it for itself,
+/// with SET, which follows the session, or for a role or database, which every node knows.
+fn is_applications_own(setting: &str) -> bool {
+    const EXTENSIONS: [&str; 9] = [
+        "auto_explain",
+        "pg_stat_statements",
+        "pg_trgm",
+        "pg_prewarm",
+        "pgbaton",
+        "plpgsql",
+        "plperl",
+        "plpython",
+        "pltcl",
+    ];
+    setting.split_once('.').is_some_and(|(class, _)| !EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(class)))
+}
+
 pub(super) fn may_differ(setting: &str) -> String {
     format!("the setting {setting} may differ between nodes")
 }
@@ -124,6 +141,8 @@ fn function(
     if let Found::Known { traits, worst } = cast {
         scale.add(traits, || meant("uses the type", worst, name, ""));
     }
+    // In FROM, `unnest(a, b)` is one call for each.
+    let arguments = if name == "unnest" && matches!(schema, None | Some("pg_catalog")) { 1 } else { arguments };
     let count = || format!("({arguments} {})", if arguments == 1 { "argument" } else { "arguments" });
     match names.function(schema, name, arguments, path) {
         Found::Known { traits, worst } => {
@@ -131,7 +150,7 @@ fn function(
             let is_allowed = worst.traits.contains(Traits::ALLOWED);
             if name == "current_setting" && !is_allowed {
                 match constant {
-                    Some(setting) if is_alike_everywhere(setting) => {}
+                    Some(setting) if is_alike_everywhere(setting) || is_applications_own(setting) => {}
                     Some(setting) => scale.differs("setting", may_differ(setting)),
                     None => scale.differs("setting", "a setting may differ between nodes".into()),
                 }

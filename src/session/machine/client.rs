@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::place::is_begin;
+use super::place::{is_begin, shows_data};
 use super::plan::{Fit, explain_route, own_show};
 use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
@@ -118,7 +118,6 @@ impl Machine {
                 self.done_before = true;
                 return Ok((at, ClientStep::Before(Before::RestoreName)));
             }
-            self.has_shown_data |= !(self.is_planned && self.class() == Some(Class::Session));
             let taken = match self.message(head, seen, at, memory, to_server, to_client, context)? {
                 Taken::Yes => seen.len(),
                 Taken::Dropped => {
@@ -203,6 +202,7 @@ impl Machine {
             b'F' => {
                 // Large-object functions are the builtins called this way; what else it may be is not known by number.
                 let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
+                self.has_shown_data = true;
                 if self.on_replica && self.status == Tx::Block {
                     let problem = self.elsewhere(b"", context);
                     return Ok(self.refuse_query(&problem, memory, to_server));
@@ -257,6 +257,7 @@ impl Machine {
         let mut running = None;
         if head.total > context.max_inspect {
             self.pins.insert(Pin::Oversized);
+            self.has_shown_data = true;
         } else {
             let text = body.strip_suffix(b"\0").ok_or(Malformed::Body(b'Q'))?;
             // A read has no effect on its session.
@@ -272,7 +273,7 @@ impl Machine {
             {
                 return Ok(Taken::Wait(Before::Publish(name.into())));
             }
-            if self.on_replica || !self.block.opening.is_empty() {
+            if self.on_replica || self.block.is_opening() {
                 match self.fits_block(text, &analysis.statements, context) {
                     Fit::Goes => {}
                     Fit::Moves(before) => return Ok(Taken::Wait(before)),
@@ -285,8 +286,10 @@ impl Machine {
             if let Some(problem) = analysis.statements.iter().find_map(wrong_setting) {
                 return Ok(self.refuse_query(&problem, memory, to_server));
             }
+            let is_show = analysis.statements.len() == 1 && has_prefix(text, b"show");
+            self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
-            if is_begin || self.on_replica || !self.block.opening.is_empty() {
+            if is_begin || self.on_replica || self.block.is_opening() {
                 self.note_opening(text, is_begin, context);
             }
             if !analysis.statements.iter().all(is_plain) {
@@ -345,7 +348,7 @@ impl Machine {
             if let Some(name) = own_show(text) {
                 return Ok(Taken::Wait(Before::Publish(name.into())));
             }
-            if self.status == Tx::Block && (self.on_replica || !self.block.opening.is_empty()) {
+            if self.status == Tx::Block && (self.on_replica || self.block.is_opening()) {
                 let effect = self.effect_of(text, context);
                 let kinds = effect.as_deref().map_or(&[][..], std::slice::from_ref);
                 // One that may not run there is refused when it is to run.
@@ -457,7 +460,7 @@ impl Machine {
             (None, Some(unnamed)) if name.is_empty() => unnamed.effect.clone(),
             _ => None,
         };
-        if self.on_replica || !self.block.opening.is_empty() || is_begin(effect.as_deref()) {
+        if self.on_replica || self.block.is_opening() || is_begin(effect.as_deref()) {
             match self.bind_in_block(name, prepared.as_deref(), effect.as_deref(), context) {
                 Fit::Goes => {}
                 Fit::Moves(before) => return Ok(Taken::Wait(before)),
@@ -471,6 +474,8 @@ impl Machine {
                 }
             }
         }
+        let is_show = effect.is_none() && has_prefix(self.tail_of_statement(name, prepared.as_deref()), b"show");
+        self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref)) && !is_show;
         let mut resolved = None;
         if let Some(statement) = effect {
             if let Some(before) = self.before(std::slice::from_ref(&*statement), memory) {

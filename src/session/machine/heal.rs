@@ -39,6 +39,11 @@ fn is_worth_repeating(sqlstate: &[u8; 5], body: &[u8]) -> bool {
     }
 }
 
+/// The server process is ending.
+fn is_farewell(body: &[u8]) -> bool {
+    fields::error_field(body, b'C').is_some_and(|code| code.starts_with(b"57P"))
+}
+
 impl Machine {
     /// Reads ahead in what a replica says first.
     pub(super) fn first_words(&self, input: &[u8]) -> FirstWords {
@@ -46,12 +51,20 @@ impl Machine {
             return FirstWords::Go;
         }
         let mut rest = input;
+        let mut has_rows = false;
         loop {
             let Ok(Some(head)) = frame::header(rest) else {
-                return if rest.len() < HEADER { FirstWords::Wait } else { FirstWords::Go };
+                return if rest.len() < HEADER && !has_rows { FirstWords::Wait } else { FirstWords::Go };
             };
             let is_whole = rest.len() >= head.total;
             match head.tag {
+                // A server that is told to quit flushes the rows it has and says why: all in one, so nothing has been passed on.
+                b'D' | b'd' if is_whole => has_rows = true,
+                b'N' | b'E' if is_whole && is_farewell(&rest[HEADER..head.total]) => {
+                    return FirstWords::Heal(*b"57P01");
+                }
+                b'N' if has_rows && is_whole => {}
+                _ if has_rows => return FirstWords::Go,
                 b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'S' | b'N' | b'A' => {
                     if !is_whole {
                         return match input.len() - rest.len() + head.total > LONGEST_PRELUDE {

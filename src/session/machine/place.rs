@@ -75,12 +75,17 @@ impl Machine {
         .hint("Run the transaction again: READ ONLY transactions of this session go to the primary from now on.")
     }
 
-    pub(super) fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
-        let tail = match (prepared, &self.unnamed) {
+    /// What was said of a statement when it was prepared, its text first.
+    pub(super) fn tail_of_statement<'t>(&'t self, name: &[u8], prepared: Option<&'t Prepared>) -> &'t [u8] {
+        match (prepared, &self.unnamed) {
             (Some(prepared), _) => &prepared.tail[..],
             (None, Some(unnamed)) if name.is_empty() => &unnamed.tail[..],
             _ => &[],
-        };
+        }
+    }
+
+    pub(super) fn text_of_statement(&self, name: &[u8], prepared: Option<&Prepared>) -> Vec<u8> {
+        let tail = self.tail_of_statement(name, prepared);
         fields::cstr(tail).map_or(tail, |(text, _)| text).to_vec()
     }
 
@@ -106,4 +111,34 @@ impl Machine {
 
 pub(super) fn is_begin(effect: Option<&Statement>) -> bool {
     effect.is_some_and(|statement| statement.kind == Kind::Begin)
+}
+
+/// Whether statements may show data or change some. Those of the session and of transactions do neither by themselves, so
+/// what comes after them needs to be no fresher than before.
+pub(super) fn shows_data(statements: &[Statement]) -> bool {
+    let is_silent = |statement: &Statement| {
+        matches!(
+            statement.kind,
+            Kind::Begin
+                | Kind::Commit
+                | Kind::Rollback
+                | Kind::Savepoint(_)
+                | Kind::RollbackTo(_)
+                | Kind::Release(_)
+                | Kind::Set { .. }
+                | Kind::SetLocal
+                | Kind::SetConfig { .. }
+                | Kind::Reset(_)
+                | Kind::ResetAll
+                | Kind::Prepare { .. }
+                | Kind::Deallocate(_)
+                | Kind::DeallocateAll
+                | Kind::DiscardAll
+                | Kind::DiscardPlans
+                | Kind::DiscardSequences
+                | Kind::DiscardTemp
+                | Kind::Unlisten
+        )
+    };
+    statements.is_empty() || !statements.iter().all(is_silent)
 }

@@ -110,8 +110,10 @@ pub(super) enum Fit {
 /// A block that is open, as far as where it runs depends on it.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    /// The texts that opened it, as one: BEGIN, SET TRANSACTION, SET LOCAL. Empty once anything else has run.
+    /// The texts that opened it, as one: BEGIN, SET TRANSACTION, SET LOCAL. Empty if that is not known.
     pub opening: Vec<u8>,
+    /// Something else has run in it.
+    pub has_run: bool,
     /// It is declared READ ONLY.
     pub is_declared: bool,
 }
@@ -123,6 +125,12 @@ impl Block {
             self.opening = Vec::new();
         }
         self.is_declared = false;
+        self.has_run = false;
+    }
+
+    /// Nothing but its opening has run, so that it may be opened again elsewhere.
+    pub fn is_opening(&self) -> bool {
+        !self.has_run && !self.opening.is_empty()
     }
 
     fn add(&mut self, text: &[u8]) {
@@ -249,7 +257,7 @@ impl Machine {
         };
         Reading {
             dialect: manner.dialect,
-            is_utf8: manner.is_utf8,
+            encoding: manner.encoding,
             names: context.names,
             names_version: context.names_version,
             path,
@@ -509,14 +517,15 @@ impl Machine {
 
     /// A text is about to run that begins or continues a block: what it means for where the block is.
     pub(super) fn note_opening(&mut self, text: &[u8], is_begin: bool, context: &Context<'_>) {
-        if is_begin && self.status == Tx::Idle && self.block.opening.is_empty() {
+        if is_begin && self.status == Tx::Idle && !self.block.is_opening() {
             self.block.clear();
             self.block.add(text);
             self.block.is_declared = self.on_replica;
-        } else if self.status == Tx::Idle && self.on_replica && self.block.opening.is_empty() {
+        } else if self.status == Tx::Idle && self.on_replica && !self.block.is_opening() {
             // Whatever block it leaves open is declared, or it would not be here.
+            self.block.clear();
             self.block.is_declared = true;
-        } else if !self.block.opening.is_empty() {
+        } else if self.block.is_opening() {
             let class = if begins_with_set(text) { self.judge(text, context).class() } else { Class::Read };
             match class {
                 Class::SetReadOnly => {
@@ -524,15 +533,16 @@ impl Machine {
                     self.block.is_declared = true;
                 }
                 Class::SetLocal => self.block.add(text),
-                _ => self.block.opening.clear(),
+                _ => self.block.has_run = true,
             }
         }
     }
 
     /// Whether a statement may run in the open block where the block is.
     pub(super) fn fits_block(&mut self, text: &[u8], kinds: &[Statement], context: &Context<'_>) -> Fit {
-        let may_move =
+        let can_open =
             !self.block.opening.is_empty() && self.is_quiet() && self.status == Tx::Block && !self.done_before;
+        let may_move = can_open && !self.block.has_run;
         if !self.on_replica {
             // SET TRANSACTION READ ONLY behind a plain BEGIN.
             let leaves = may_move
@@ -550,8 +560,21 @@ impl Machine {
         let class = self.resolve(judged.class(), Some(&judged.verdict), context);
         let asks_for_primary = judged.hint == Some(Hint::Primary)
             || class == Class::SetLocal && memchr::memmem::find(text, b"pgbaton.").is_some();
+        // COMMIT, and behind it what is no business of the block: as nothing of the block is left to lose, it may as well end
+        // where the rest has to run.
+        let ends_first = kinds.len() > 1 && matches!(kinds[0].kind, Kind::Commit | Kind::Rollback);
+        if ends_first && class != Class::Transaction && self.is_quiet() && self.status == Tx::Block && !self.done_before
+        {
+            if self.block.opening.is_empty() {
+                // All that is asked of the block is to be there.
+                self.block.opening.extend_from_slice(b"BEGIN READ ONLY");
+            }
+            return Fit::Moves(Before::MoveToPrimary);
+        }
         let goes = match class {
             _ if asks_for_primary => !may_move,
+            // Refused for coming too late, as everywhere.
+            Class::Differs if !may_move && begins_with_set(text) => true,
             Class::SetReadOnly | Class::Empty => true,
             _ if !self.block.is_declared => false,
             Class::Read | Class::Volatile | Class::Transaction | Class::SetLocal | Class::Cursor => true,
