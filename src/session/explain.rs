@@ -128,13 +128,14 @@ impl Explanation {
 mod tests {
     use super::*;
     use crate::route::names::{Names, Path};
-    use crate::session::verdicts::{Reading, Verdicts};
+    use crate::session::verdicts::{Encoding, Reading, Verdicts};
     use crate::sql::Dialect;
 
     fn judged(text: &str) -> Judged {
         let (names, path) = (Names::default(), Path::Unknown);
         let dialect = Dialect::default();
-        let reading = Reading { dialect, is_utf8: true, names: &names, names_version: 1, path: &path, scope: 1 };
+        let reading =
+            Reading { dialect, encoding: Encoding::Utf8, names: &names, names_version: 1, path: &path, scope: 1 };
         Verdicts::default().judge(text.as_bytes(), &reading)
     }
 
