@@ -80,6 +80,9 @@ impl Command {
     fn parse(text: &str) -> Result<Command, Problem> {
         if let Some(rest) = explain_route(text.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) {
             let (database, sql) = in_database(rest)?;
+            if sql.trim().trim_end_matches(';').is_empty() {
+                return Err(Problem::new("42601", "there is no statement to explain"));
+            }
             return Ok(Command::ExplainRoute(database, sql.to_owned()));
         }
         let words: Vec<String> =
@@ -359,7 +362,11 @@ mod tests {
         assert_eq!(parse("EXPLAIN ROUTE in \"My \"\"Shop\" SELECT 1"), named("My \"Shop", "SELECT 1"));
         assert_eq!(parse("EXPLAIN ROUTE INSERT INTO t VALUES (1)"), (None, "INSERT INTO t VALUES (1)".into()));
         assert_eq!(Command::parse("EXPLAIN ROUTE IN \"open SELECT 1").unwrap_err().code, "42601");
-        assert_eq!(Command::parse("EXPLAIN ROUTE ").unwrap_err().code, "42601");
+        for nothing in
+            ["EXPLAIN ROUTE", "EXPLAIN ROUTE ", "EXPLAIN ROUTE ;", "EXPLAIN ROUTE IN shop", "EXPLAIN ROUTE IN "]
+        {
+            assert_eq!(Command::parse(nothing).unwrap_err().code, "42601", "{nothing}");
+        }
         assert_eq!(Command::ExplainRoute(None, String::new()).needs(), Right::Show);
     }
 }
