@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use crate::route::balance;
 use crate::session::shared::Shared;
 use crate::types::Role;
 
@@ -51,6 +52,8 @@ pub struct Read {
     pub weight: u32,
     pub is_near: bool,
     pub in_use: usize,
+    /// Reads, as balancing counts them: one that comes while the replica warms up counts for several, and what the others
+    /// served while it was away is taken as served.
     pub served: u64,
 }
 
@@ -100,7 +103,7 @@ pub fn nodes(shared: &Shared) -> Vec<Node> {
             weight: reader.weight,
             is_near: reader.is_near,
             in_use: reader.load.in_use.load(Ordering::Relaxed),
-            served: reader.load.served.load(Ordering::Relaxed),
+            served: reader.load.served.load(Ordering::Relaxed) / balance::charge(1.0),
         });
         nodes.push(Node {
             id: seen.address.id.to_string(),
