@@ -223,15 +223,15 @@ class Postgres:
     def stop(self):
         self.lab.stop(self.process)
 
-    def standby(self, name):
-        """A standby that streams from this server."""
+    def standby(self, name, password=None):
+        """A standby that streams from this server; `password` is the superuser's, if it has one."""
         other = Postgres.__new__(Postgres)
         other.lab, other.name, other.port, other.data = self.lab, name, free_port(), self.lab.dir / name
         # The Unix socket is trusted whatever the rules for TCP are.
         self.lab.run([
             self.lab.pg_bin / "pg_basebackup", "-D", other.data, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync",
             "-h", self.lab.dir, "-p", str(self.port), "-U", "postgres",
-        ])
+        ], env=self.lab.environment(**({"PGPASSWORD": password} if password else {})))
         with open(other.data / "postgresql.conf", "a") as conf:
             conf.write(f"port = {other.port}\n")
         other.process = None
