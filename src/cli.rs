@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::client::{self, AdminUrl};
 use crate::config::{Config, LogFormat, keys};
+use crate::session::explain::Explanation;
 use crate::{app, demo, telemetry};
 
 /// One address for the application, any number of PostgreSQL nodes behind it.
@@ -27,11 +29,14 @@ Examples:
   pgbaton demo                          a primary, two replicas and the proxy on this machine
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
+  pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
 
 Environment variables:
   PGBATON_CONTROL_PASSWORD  password of cluster.control_user, if no control_password_file is configured
   PGPASSFILE                used in place of ~/.pgpass for the same, if that variable is not set either
   PGBATON_PG_BIN            directory with initdb and postgres, for `demo`
+  PGBATON_ADMIN             the admin endpoint of a running pgbaton, in place of --admin
+  PGBATON_TOKEN             its token (admin.token)
 
 Exit codes: 0 done, 1 refused (the reason is on standard error), 2 usage.";
 
@@ -43,6 +48,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
+    /// Say where a running pgbaton would send a statement, and why
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArguments),
     /// Look at configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -67,6 +75,39 @@ Examples:
   pgbaton demo --replicas 1 --listen 127.0.0.1:7000
   pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards";
 
+const EXPLAIN_HELP: &str = "\
+The statement is explained as that of a session that has just logged in: with the role's own defaults, and with nothing set
+or seen. In a session of one's own, EXPLAIN ROUTE … says the same for that session.
+
+Examples:
+  pgbaton explain 'SELECT * FROM orders'
+  pgbaton explain --database shop --user app --json 'SELECT next_number()'";
+
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// The statement
+    sql: String,
+    /// The database it would run in [default: the only one that clients have connected to]
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// The role it would run as, for its search_path and other defaults
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Whom an operator's verb asks, and how it says the answer.
+#[derive(Debug, Args)]
+struct Asking {
+    /// The admin endpoint of a running pgbaton
+    #[arg(long, value_name = "URL", env = "PGBATON_ADMIN", default_value = "http://127.0.0.1:6433")]
+    admin: AdminUrl,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file; its keys are in docs/configuration.md
@@ -82,6 +123,9 @@ struct DemoArguments {
     /// Where the proxy listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6432")]
     listen: std::net::SocketAddr,
+    /// Where its admin endpoint listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6433")]
+    admin: std::net::SocketAddr,
     /// Where data, sockets and logs go; made by this command, or empty [default: a new one under $TMPDIR]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -118,9 +162,11 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(app::serve(config, file, level)?)
         }
         Verb::Demo(arguments) => {
-            let DemoArguments { replicas, listen, dir, keep } = arguments;
-            Ok(demo::run(demo::Options { replicas: usize::from(replicas), listen, directory: dir, keep })?)
+            let DemoArguments { replicas, listen, admin, dir, keep } = arguments;
+            let replicas = usize::from(replicas);
+            Ok(demo::run(demo::Options { replicas, listen, admin, directory: dir, keep })?)
         }
+        Verb::Explain(arguments) => explain(arguments),
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
             let config = Config::load(&file)?;
             for node in &config.cluster.nodes {
@@ -134,6 +180,32 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         }
     }
+}
+
+fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>> {
+    let ExplainArguments { sql, database, user, asking } = arguments;
+    let mut question = vec![("sql", sql.as_str())];
+    question.extend(database.as_deref().map(|name| ("database", name)));
+    question.extend(user.as_deref().map(|name| ("user", name)));
+    let answer = ask(&asking.admin, "/explain", &question)?;
+    if asking.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let explanation: Explanation = serde_json::from_str(&answer)?;
+    let rows = explanation.rows();
+    let width = rows.iter().map(|[item, _]| item.chars().count()).max().unwrap_or_default();
+    for [item, value] in rows {
+        println!("{item:<width$}  {value}");
+    }
+    Ok(())
+}
+
+/// Asks a running pgbaton.
+fn ask(admin: &AdminUrl, path: &str, parameters: &[(&str, &str)]) -> Result<String, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let token = std::env::var("PGBATON_TOKEN").ok();
+    Ok(runtime.block_on(client::get(admin, token.as_deref(), path, parameters))?)
 }
 
 /// The handle lets a reload change the level.
@@ -158,7 +230,7 @@ mod tests {
     #[test]
     fn help_names_every_environment_variable_that_is_read() {
         let help = CommandLine::command().render_long_help().to_string();
-        for name in ["PGBATON_CONTROL_PASSWORD", "PGPASSFILE", "PGBATON_PG_BIN"] {
+        for name in ["PGBATON_CONTROL_PASSWORD", "PGPASSFILE", "PGBATON_PG_BIN", "PGBATON_ADMIN", "PGBATON_TOKEN"] {
             assert!(help.contains(name), "{name}");
         }
     }

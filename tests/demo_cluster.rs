@@ -142,7 +142,10 @@ fn demo(parent: &Path, more: &[&str]) -> (Child, PathBuf) {
     support::set_mode(parent, 0o755);
     let directory = parent.join("d");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgbaton"));
-    command.args(["demo", "--replicas", "1", "--listen", "127.0.0.1:0", "--dir"]).arg(&directory).args(more);
+    command
+        .args(["demo", "--replicas", "1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--dir"])
+        .arg(&directory)
+        .args(more);
     (command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap(), directory)
 }
 
@@ -223,9 +226,24 @@ fn a_demo_that_is_kept_leaves_its_data_and_no_process() {
 fn the_demo_does_not_start_servers_when_its_address_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_pgbaton")).args(["demo", "--listen", &address]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pgbaton"))
+        .args(["demo", "--listen", &address, "--admin", "127.0.0.1:0"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with(&format!("pgbaton: cannot listen on {address}")), "{said}");
     assert!(said.contains("--listen"), "{said}");
+}
+
+#[test]
+fn the_demo_does_not_start_servers_when_its_admin_address_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgbaton"));
+    let output = command.args(["demo", "--listen", "127.0.0.1:0", "--admin", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("pgbaton: cannot listen on {address}")), "{said}");
+    assert!(said.contains("--admin"), "{said}");
 }

@@ -269,7 +269,7 @@ def start_pgbaton(
 ):
     """Starts `pgbaton serve` in front of one node, and replicas if ports of some are given, and returns (process, port)."""
     binary = pgbaton_binary(profile)
-    port, admin = free_port(), free_port()
+    port = free_port()
     addresses = ", ".join(toml(a) for a in [f"127.0.0.1:{port}", *listen])
     lines = [
         "[proxy]", f"listen = [{addresses}]", f"pool_mode = {toml(pool_mode)}", f"pool_size = {pool_size}",
@@ -289,7 +289,7 @@ def start_pgbaton(
         secret.chmod(0o600)
         lines += [f"control_password_file = {toml(secret)}"]
     lines += [
-        "[cluster.tls]", 'mode = "disable"',
+        "[admin]", 'listen = ""', "[cluster.tls]", 'mode = "disable"',
         "[[cluster.nodes]]", 'id = "n1"', f"host = {toml(node_host)}", f"port = {node_port}",
     ]
     for number, replica in enumerate(replicas, 2):

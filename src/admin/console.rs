@@ -1,20 +1,22 @@
 //! The console: database `pgbaton`, spoken to with psql. `SHOW …` reads, `RELOAD` and `KILL` act.
 //!
-//! Column names are PgBouncer's where it has the same thing, so that what monitors PgBouncer finds its way. Only the
-//! simple query protocol is served: that is what psql and monitoring agents use for statements without parameters.
+//! Only the simple query protocol is served: that is what psql and monitoring agents use for statements without parameters.
+//! What is shown is put together in `tables`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::tables::{self, Table};
 use crate::net::Stream;
-use crate::session::clients::{Activity, Arrival, Client, Wish};
+use crate::session::clients::{Arrival, Wish};
+use crate::session::hypothetical::Unexplained;
 use crate::session::login;
+use crate::session::machine::plan::explain_route;
 use crate::session::shared::Shared;
-use crate::types::Topology;
 use crate::wire::frame::{self, HEADER};
 use crate::wire::message::{self, Problem};
 
@@ -36,38 +38,65 @@ pub struct Console {
     pub shared: Arc<Shared>,
     /// Reads the configuration file again; answers with what was applied and what needs a restart.
     pub reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// Every key of the configuration: name, value, default, and whether a reload changes it. Secrets are not among it.
+    pub config: Box<dyn Fn() -> Vec<[String; 4]> + Send + Sync>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Nodes,
+    Lag,
     Pools,
+    Servers,
     Clients,
+    Stats,
+    Routes,
+    Config,
     Version,
     Help,
+    /// What is to be explained, and of which database if it is said.
+    ExplainRoute(Option<String>, String),
     Reload,
     Kill(u64),
 }
 
-const HELP: [(&str, &str); 7] = [
-    ("SHOW NODES", "the nodes, their roles and how they were last seen"),
+const HELP: [(&str, &str); 13] = [
+    ("SHOW NODES", "the nodes, their roles, how they were last seen, and whether they may serve reads"),
+    ("SHOW LAG", "how far each replica is behind, and what it serves"),
     ("SHOW POOLS", "server connections for each node, database and user"),
+    ("SHOW SERVERS", "the server connections that clients have just now"),
     ("SHOW CLIENTS", "who is connected, what they do, and why they keep a server connection (pinned)"),
+    ("SHOW STATS", "totals since the start"),
+    ("SHOW ROUTES", "what was sent where, why, and how often"),
+    ("SHOW CONFIG", "every key of the configuration with its value"),
     ("SHOW VERSION", "the version of pgbaton"),
     ("SHOW HELP", "this list"),
+    ("EXPLAIN ROUTE [IN <database>] <sql>", "where a statement would go, and why"),
     ("RELOAD", "read the configuration file again"),
     ("KILL <id>", "end a client's connection (id as in SHOW CLIENTS)"),
 ];
 
 impl Command {
     fn parse(text: &str) -> Result<Command, Problem> {
+        if let Some(rest) = explain_route(text.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) {
+            let (database, sql) = in_database(rest)?;
+            if sql.trim().trim_end_matches(';').is_empty() {
+                return Err(Problem::new("42601", "there is no statement to explain"));
+            }
+            return Ok(Command::ExplainRoute(database, sql.to_owned()));
+        }
         let words: Vec<String> =
             text.trim().trim_end_matches(';').split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[..] {
             ["show", "nodes"] => Ok(Command::Nodes),
+            ["show", "lag"] => Ok(Command::Lag),
             ["show", "pools"] => Ok(Command::Pools),
+            ["show", "servers"] => Ok(Command::Servers),
             ["show", "clients"] => Ok(Command::Clients),
+            ["show", "stats"] => Ok(Command::Stats),
+            ["show", "routes"] => Ok(Command::Routes),
+            ["show", "config"] => Ok(Command::Config),
             ["show", "version"] => Ok(Command::Version),
             ["show", "help"] | ["help"] => Ok(Command::Help),
             ["reload"] => Ok(Command::Reload),
@@ -77,6 +106,7 @@ impl Command {
                     Err(Problem::new("22P02", format!("\"{id}\" is not a client's id")).hint("See SHOW CLIENTS."))
                 }
             },
+            ["explain", "route"] => Err(Problem::new("42601", "there is no statement to explain")),
             _ => Err(Problem::new("42601", "the console does not know this command").hint("SHOW HELP lists them.")),
         }
     }
@@ -89,10 +119,29 @@ impl Command {
     }
 }
 
-struct Table {
-    columns: &'static [&'static str],
-    rows: Vec<Vec<Option<String>>>,
-    tag: String,
+/// `IN <database>` at the head of what is to be explained; no statement begins so. The name is read as PostgreSQL does.
+fn in_database(text: &str) -> Result<(Option<String>, &str), Problem> {
+    let rest = text.trim_start();
+    let is_in = rest.get(..2).is_some_and(|word| word.eq_ignore_ascii_case("in"))
+        && rest[2..].starts_with(|next: char| next.is_whitespace() || next == '"');
+    if !is_in {
+        return Ok((None, text));
+    }
+    let rest = rest[2..].trim_start();
+    let Some(quoted) = rest.strip_prefix('"') else {
+        let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        return Ok((Some(rest[..end].to_lowercase()), &rest[end..]));
+    };
+    let mut name = String::new();
+    let mut characters = quoted.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' if characters.next_if(|(_, next)| *next == '"').is_some() => name.push('"'),
+            '"' => return Ok((Some(name), &quoted[at + 1..])),
+            character => name.push(character),
+        }
+    }
+    Err(Problem::new("42601", "unterminated quoted identifier after IN"))
 }
 
 /// Serves a client that logged in to database `pgbaton`.
@@ -134,7 +183,7 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
         if me.client.wish() == Wish::None { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
     });
     tokio::select! {
-        _ = converse(&mut stream, unread, out, right, console) => {}
+        _ = converse(&mut stream, unread, out, right, &me.client.user, console) => {}
         () = killed => {}
     }
 }
@@ -144,6 +193,7 @@ async fn converse(
     mut input: Vec<u8>,
     mut out: Vec<u8>,
     right: Right,
+    user: &str,
     console: &Console,
 ) -> std::io::Result<()> {
     let mut skipping = false;
@@ -174,7 +224,7 @@ async fn converse(
         match head.tag {
             b'Q' => {
                 let text = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned();
-                answer(&text, right, console, &mut out);
+                answer(&text, right, user, console, &mut out).await;
                 message::ready_for_query(&mut out, b'I');
             }
             b'X' => return Ok(()),
@@ -193,120 +243,72 @@ async fn converse(
     }
 }
 
-fn answer(text: &str, right: Right, console: &Console, out: &mut Vec<u8>) {
+async fn answer(text: &str, right: Right, user: &str, console: &Console, out: &mut Vec<u8>) {
     if text.trim().trim_end_matches(';').is_empty() {
         message::raw(out, b'I', &[]);
         return;
     }
-    let result = Command::parse(text).and_then(|command| {
-        if command.needs() == Right::Act && right != Right::Act {
-            return Err(Problem::new("42501", "permission denied").hint("This command needs the role pgbaton_admin."));
+    let result = match Command::parse(text) {
+        Ok(command) if command.needs() == Right::Act && right != Right::Act => {
+            Err(Problem::new("42501", "permission denied").hint("This command needs the role pgbaton_admin."))
         }
-        run(&command, console)
-    });
+        Ok(command) => run(&command, user, console).await,
+        Err(problem) => Err(problem),
+    };
     match result {
         Ok(table) => write(&table, out),
         Err(problem) => message::error(out, &problem),
     }
 }
 
-fn run(command: &Command, console: &Console) -> Result<Table, Problem> {
+async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, Problem> {
     let shared = &console.shared;
-    let shown = |columns, rows| Ok(Table { columns, rows, tag: "SHOW".into() });
-    match command {
-        Command::Nodes => {
-            let topology: Arc<Topology> = shared.topology.borrow().clone();
-            let rows = topology.nodes.iter().map(|node| {
-                vec![
-                    Some(node.address.id.to_string()),
-                    Some(node.address.host.clone()),
-                    Some(node.address.port.to_string()),
-                    Some(node.role.as_str().to_owned()),
-                    Some(node.timeline.0.to_string()),
-                    Some(node.lsn.to_string()),
-                    Some(node.reason.clone()),
-                ]
-            });
-            shown(&["id", "host", "port", "role", "timeline", "lsn", "reason"], rows.collect())
-        }
-        Command::Pools => {
-            let mut pools = shared.pools.all();
-            pools.sort_by(|a, b| (&a.key.database, &a.key.user).cmp(&(&b.key.database, &b.key.user)));
-            let rows = pools.iter().map(|pool| {
-                let (size, idle, waiting) = pool.status();
-                vec![
-                    Some(pool.key.database.to_string()),
-                    Some(pool.key.user.to_string()),
-                    Some(pool.key.node.to_string()),
-                    Some(waiting.to_string()),
-                    Some(size.saturating_sub(idle).to_string()),
-                    Some(idle.to_string()),
-                ]
-            });
-            shown(&["database", "user", "node", "cl_waiting", "sv_active", "sv_idle"], rows.collect())
-        }
-        Command::Clients => {
-            let rows = shared.clients.all().iter().map(client_row).collect();
-            shown(
-                &["id", "user", "database", "state", "addr", "connect_time", "link", "tls", "xact_count", "pinned"],
-                rows,
-            )
+    Ok(match command {
+        Command::Nodes => tables::nodes(shared),
+        Command::Lag => tables::lag(shared),
+        Command::Pools => tables::pools(shared),
+        Command::Servers => tables::servers(shared),
+        Command::Clients => tables::clients(shared),
+        Command::Stats => tables::stats(shared),
+        Command::Routes => tables::routes(shared),
+        Command::Config => {
+            let rows = (console.config)().into_iter().map(|row| row.map(Some).to_vec());
+            Table::shown(&["key", "value", "default", "changeable"], rows.collect())
         }
         Command::Version => {
-            shown(&["version"], vec![vec![Some(concat!("pgbaton ", env!("CARGO_PKG_VERSION")).into())]])
+            Table::shown(&["version"], vec![vec![Some(concat!("pgbaton ", env!("CARGO_PKG_VERSION")).into())]])
         }
         Command::Help => {
             let rows = HELP.iter().map(|(command, about)| vec![Some((*command).into()), Some((*about).into())]);
-            shown(&["command", "about"], rows.collect())
+            Table::shown(&["command", "about"], rows.collect())
+        }
+        Command::ExplainRoute(database, sql) => {
+            let explained = shared.explain(database.as_deref(), Some(user), sql).await;
+            let explained = explained.map_err(|reason| {
+                let sqlstate = if let Unexplained::Several(_) = reason { "42601" } else { "3D000" };
+                let hint = match reason {
+                    Unexplained::Several(_) => "EXPLAIN ROUTE IN <database> <sql>",
+                    _ => reason.hint(),
+                };
+                Problem::new(sqlstate, reason.to_string()).hint(hint)
+            })?;
+            tables::explanation(&explained)
         }
         Command::Reload => match (console.reload)() {
-            Ok(report) => Ok(Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() }),
-            Err(error) => Err(Problem::new("F0000", error)),
+            Ok(report) => Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() },
+            Err(error) => return Err(Problem::new("F0000", error)),
         },
         Command::Kill(id) => match shared.clients.all().into_iter().find(|client| client.id == *id) {
             Some(client) => {
                 client.ask(Wish::Kill);
-                Ok(Table { columns: &[], rows: Vec::new(), tag: "KILL".into() })
+                Table::done("KILL")
             }
-            None => Err(Problem::new("42704", format!("no client has the id {id}")).hint("See SHOW CLIENTS.")),
+            None => {
+                let unknown = Problem::new("42704", format!("no client has the id {id}"));
+                return Err(unknown.hint("See SHOW CLIENTS."));
+            }
         },
-    }
-}
-
-fn client_row(client: &Arc<Client>) -> Vec<Option<String>> {
-    let state = match client.activity() {
-        Activity::Idle => "idle",
-        Activity::Waiting => "waiting",
-        Activity::Active => "active",
-    };
-    let since = client.connected.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let pins: Vec<_> = client.pins().iter().map(|pin| pin.as_str()).collect();
-    vec![
-        Some(client.id.to_string()),
-        Some(client.user.to_string()),
-        Some(client.database.to_string()),
-        Some(state.to_owned()),
-        Some(client.peer.clone()),
-        Some(utc(since)),
-        client.server_pid().map(|pid| pid.to_string()),
-        Some(if client.tls { "yes" } else { "" }.to_owned()),
-        Some(client.transactions.load(std::sync::atomic::Ordering::Relaxed).to_string()),
-        Some(pins.join(", ")),
-    ]
-}
-
-/// Seconds since 1970 as `YYYY-MM-DD hh:mm:ss UTC` (proleptic Gregorian calendar; days to date after H. Hinnant).
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+    })
 }
 
 fn write(table: &Table, out: &mut Vec<u8>) {
@@ -349,9 +351,22 @@ mod tests {
     }
 
     #[test]
-    fn times_are_printed_as_dates() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59:59 UTC");
+    fn explain_route_may_name_a_database() {
+        let parse = |text: &str| match Command::parse(text) {
+            Ok(Command::ExplainRoute(database, sql)) => (database, sql.trim().to_owned()),
+            other => panic!("{other:?}"),
+        };
+        let named = |database: &str, sql: &str| (Some(database.to_owned()), sql.to_owned());
+        assert_eq!(parse("explain ROUTE SELECT 'In x'"), (None, "SELECT 'In x'".into()));
+        assert_eq!(parse("EXPLAIN ROUTE IN Shop SELECT 1;"), named("shop", "SELECT 1;"));
+        assert_eq!(parse("EXPLAIN ROUTE in \"My \"\"Shop\" SELECT 1"), named("My \"Shop", "SELECT 1"));
+        assert_eq!(parse("EXPLAIN ROUTE INSERT INTO t VALUES (1)"), (None, "INSERT INTO t VALUES (1)".into()));
+        assert_eq!(Command::parse("EXPLAIN ROUTE IN \"open SELECT 1").unwrap_err().code, "42601");
+        for nothing in
+            ["EXPLAIN ROUTE", "EXPLAIN ROUTE ", "EXPLAIN ROUTE ;", "EXPLAIN ROUTE IN shop", "EXPLAIN ROUTE IN "]
+        {
+            assert_eq!(Command::parse(nothing).unwrap_err().code, "42601", "{nothing}");
+        }
+        assert_eq!(Command::ExplainRoute(None, String::new()).needs(), Right::Show);
     }
 }

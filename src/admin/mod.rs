@@ -1,3 +1,8 @@
 //! What people ask of a running pgbaton: reads handles, sends wishes; decides nothing.
 
+pub mod client;
 pub mod console;
+pub mod http;
+mod metrics;
+mod picture;
+mod tables;

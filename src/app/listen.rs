@@ -62,7 +62,7 @@ pub fn open(listen: &Listen, unix_port: u16) -> Result<Vec<Listener>, StartError
     }
 }
 
-fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     // A restarted proxy may listen again while connections of the old one are in TIME_WAIT.
     socket.set_reuse_address(true)?;

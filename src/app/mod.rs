@@ -3,6 +3,7 @@
 //! Two kinds of threads: one for the control plane (the monitor, catalog facts, reloads, reaping idle connections), and one
 //! per worker for clients. A worker is a runtime of its own; a client stays with the worker it was handed to.
 
+mod admin;
 mod listen;
 mod settings;
 
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::admin::console::{self, Console, Right};
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
-use crate::config::Config;
+use crate::config::{Config, keys};
 use crate::monitor::{self, MonitorConfig, Observation, Sighting};
 use crate::net::{Peer, Stream};
 use crate::node::{Control, NodeError};
@@ -62,6 +63,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 pub enum StartError {
     #[error("proxy.listen: cannot listen on {listen}: {source}")]
     Listen { listen: String, source: std::io::Error },
+    #[error("admin.listen: cannot listen on {listen}: {source}")]
+    AdminListen { listen: String, source: std::io::Error },
     #[error("{key}: {reason}")]
     Setting { key: &'static str, reason: String },
     #[error(transparent)]
@@ -73,6 +76,7 @@ pub enum StartError {
 /// A running proxy. It stops when told to, or when dropped (then without waiting for clients).
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    admin_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     config: Mutex<Config>,
     config_path: Option<PathBuf>,
@@ -107,6 +111,8 @@ fn start_with(
         listeners.extend(listen::open(listen, config.proxy.unix_port())?);
     }
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::address).collect();
+    let admin_listener = admin::open(&config)?;
+    let admin_address = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let workers = match config.proxy.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -142,6 +148,7 @@ fn start_with(
     ));
 
     let said = Arc::new(ArcSwap::from_pointee(settings::overrides(&config)));
+    let api = Arc::new(admin::api(&config, shared.clone(), refused.clone()));
     let mut threads = Vec::new();
     let probing =
         MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
@@ -156,6 +163,9 @@ fn start_with(
                 tokio::spawn(ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
             }
             tokio::spawn(feed_the_hungry(shared.clone()));
+            if let Some(listener) = admin_listener {
+                tokio::spawn(admin::serve(listener, api));
+            }
             tokio::spawn(report_rights(control.clone(), shared.clone()));
             let watching = shared.clone();
             let overrides = said.clone();
@@ -174,6 +184,7 @@ fn start_with(
     }
     let running = Arc::new(Running {
         addresses,
+        admin_address,
         shared: shared.clone(),
         config: Mutex::new(config),
         config_path,
@@ -190,7 +201,9 @@ fn start_with(
             Some(running) => running.reload(),
             None => Err("shutting down".to_owned()),
         };
-        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload) })
+        let weak = Arc::downgrade(&running);
+        let config = move || weak.upgrade().map_or(Vec::new(), |running| running.config_rows());
+        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload), config: Box::new(config) })
     };
 
     let mut hands = Vec::new();
@@ -224,6 +237,9 @@ fn start_with(
     *running.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     for address in &running.addresses {
         tracing::info!(%address, "listening");
+    }
+    if let Some(address) = running.admin_address {
+        tracing::info!(%address, "the admin endpoint listens");
     }
     Ok(running)
 }
@@ -473,6 +489,23 @@ async fn report_rights(control: Control, shared: Arc<Shared>) {
 impl Running {
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
+    }
+
+    /// Where the admin endpoint listens, if it does.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// Every key with its value, its default, and whether a reload changes it.
+    fn config_rows(&self) -> Vec<[String; 4]> {
+        let entries = self.config.lock().unwrap_or_else(PoisonError::into_inner).entries();
+        let row = |(path, value): (String, String)| {
+            let mut keys = keys::KEYS.iter().filter(|key| key.path() == path || key.section == path).peekable();
+            let default = keys.peek().filter(|key| key.path() == path).and_then(|key| key.default).unwrap_or_default();
+            let reloads = keys.all(|key| key.reloads);
+            [path, value, default.to_owned(), if reloads { "yes" } else { "no" }.to_owned()]
+        };
+        entries.into_iter().map(row).collect()
     }
 
     /// Waits until a primary is known, for at most `limit`. False if none was.

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Kind, SECTIONS};
-use super::{Listen, Problem};
+use super::{Listen, Problem, Token};
 use crate::route::FunctionName;
 
 /// A parsed file, and what was found wrong with it so far.
@@ -272,6 +272,28 @@ impl<'t> Section<'_, 't> {
                 return Err("must name at least one address".into());
             }
             texts.into_iter().map(Listen::parse).collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// `None` when empty.
+    pub fn address(&self, name: &'static str) -> Option<Listen> {
+        self.read(name, |_, given| match given.text() {
+            Some("") => Ok(None),
+            Some(text) => match Listen::parse(text)? {
+                Listen::Unix { .. } => Err(format!("must be \"host:port\", found \"{text}\"")),
+                listen => Ok(Some(listen)),
+            },
+            None => Err(format!("must be \"host:port\", found {}", given.shown())),
+        })
+        .flatten()
+    }
+
+    /// What is wrong with it is told without it.
+    pub fn secret(&self, name: &'static str) -> Token {
+        self.read(name, |_, given| match given.text() {
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Token::new(text)),
+            _ => Err("must be text of ASCII letters, digits and signs, without spaces".into()),
         })
         .unwrap_or_default()
     }

@@ -18,6 +18,10 @@ pub enum Kind {
     Boolean,
     /// A file that must exist. Empty means none; relative to the directory of the configuration file.
     Path,
+    /// One listen address, or nothing.
+    Address,
+    /// Text that is not shown.
+    Secret,
     /// A list of listen addresses.
     Addresses,
     /// A list of names of functions, with or without a schema; may be empty.
@@ -86,6 +90,11 @@ pub const SECTIONS: &[SectionInfo] = &[
         meaning: "Which statements may be served by replicas, and by which of them.",
     },
     SectionInfo { name: "failover", is_list: false, meaning: "Watching the nodes, and waiting for a primary." },
+    SectionInfo {
+        name: "admin",
+        is_list: false,
+        meaning: "The HTTP endpoint for operators, load balancers and monitoring ([operations.md](operations.md#http)).",
+    },
     SectionInfo { name: "log", is_list: false, meaning: "What is written to standard error." },
 ];
 
@@ -464,6 +473,23 @@ pub const KEYS: &[Key] = &[
         "How long a new statement waits while there is no primary, before it gets SQLSTATE 57P03.",
     ),
     key(
+        "admin",
+        "listen",
+        Kind::Address,
+        Some("127.0.0.1:6433"),
+        RESTART,
+        "Where it listens: `host:port` or `[v6]:port`; `\"\"`: nowhere. Port 0 takes a free one.",
+    ),
+    key(
+        "admin",
+        "token",
+        Kind::Secret,
+        Some(""),
+        RESTART,
+        "What a request that acts (POST) has to show, as `Authorization: Bearer …`. Has to be given when `listen` is not a \
+         loopback address.",
+    ),
+    key(
         "log",
         "format",
         Kind::Choice(LogFormat::NAMES),
@@ -514,6 +540,8 @@ fn describe(kind: Kind) -> (&'static str, String) {
         Kind::Label => ("text", "up to 63 of `A-Z a-z 0-9 _ - .`".into()),
         Kind::Boolean => ("boolean", String::new()),
         Kind::Path => ("path", String::new()),
+        Kind::Address => ("address", "one or `\"\"`".into()),
+        Kind::Secret => ("text", String::new()),
         Kind::Addresses => ("list of addresses", "at least one".into()),
         Kind::Functions => ("list of functions", "`function`, `schema.function`".into()),
         Kind::Choice(names) => ("one of", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),

@@ -3,6 +3,7 @@
 //! This module knows every other module's settings; none of them knows this one. `app` turns these plain structs into
 //! the settings each module takes.
 
+mod admin;
 mod document;
 pub mod keys;
 mod password;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, FunctionName, HashBy};
+pub use admin::{Admin, Token};
 use document::{Document, Section};
 use keys::{KEYS, SECTIONS};
 
@@ -28,6 +30,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub reads: Reads,
     pub failover: Failover,
+    pub admin: Admin,
     pub log: Log,
 }
 
@@ -340,6 +343,11 @@ impl Config {
             let reloads = KEYS.iter().filter(|key| key.path() == path || key.section == path).all(|key| key.reloads);
             if reloads { changes.applied.push(path) } else { changes.needs_restart.push(path) }
         }
+        // Two different tokens look the same among the entries.
+        let token = "admin.token".to_owned();
+        if self.admin.token != new.admin.token && !changes.needs_restart.contains(&token) {
+            changes.needs_restart.push(token);
+        }
         changes
     }
 
@@ -373,6 +381,7 @@ fn build(document: &Document<'_>) -> Option<Config> {
         probe_timeout: section.duration("probe_timeout"),
         hold: section.duration("hold"),
     };
+    let admin = Admin::read(document);
     let section = document.section("log");
     let format = section.choice("format", LogFormat::parse);
     let level = section.text("level");
@@ -380,7 +389,7 @@ fn build(document: &Document<'_>) -> Option<Config> {
         section.refuse("level", reason);
     }
     let log = Log { format: format?, level };
-    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, reads: reads?, failover, log })
+    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, reads: reads?, failover, admin, log })
 }
 
 fn proxy(document: &Document<'_>) -> Option<Proxy> {

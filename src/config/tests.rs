@@ -198,6 +198,28 @@ fn a_value_out_of_range_is_told_the_range() {
 }
 
 #[test]
+fn the_admin_endpoint_needs_a_token_beyond_this_machine() {
+    let config = parse(NODE).unwrap();
+    assert_eq!(config.admin.listen, Some(Listen::Tcp { host: "127.0.0.1".into(), port: 6433 }));
+    let config = parse(&format!("[admin]\nlisten = \"\"\n{NODE}")).unwrap();
+    assert_eq!(config.admin.listen, None);
+    let message = refusal("[admin]\nlisten = \"0.0.0.0:6433\"");
+    assert_eq!(
+        message,
+        "pgbaton.toml:1: admin.token: has to be given, as admin.listen (\"0.0.0.0\") is not a loopback address"
+    );
+    let given = format!("[admin]\nlisten = \"0.0.0.0:6433\"\ntoken = \"open-sesame\"\n{NODE}");
+    let config = parse(&given).unwrap();
+    assert_eq!(config.admin.token.reveal(), "open-sesame");
+    assert!(!format!("{config:?}{:?}", config.entries()).contains("sesame"), "the token is told to nobody");
+    let other = parse(&given.replace("open-sesame", "close-sesame")).unwrap();
+    assert_eq!(config.changes(&other).needs_restart, ["admin.token"]);
+    let message = refusal("[admin]\ntoken = \"open sesame\"");
+    assert!(message.contains("admin.token: must be") && !message.contains("sesame"), "{message}");
+    assert!(refusal("[admin]\nlisten = \"/run/pgbaton\"").contains("admin.listen: must be \"host:port\""));
+}
+
+#[test]
 fn keys_that_need_each_other_are_checked_together() {
     assert!(refusal("[proxy.tls]\nmode = \"require\"").contains("needs proxy.tls.cert and proxy.tls.key"));
     assert!(refusal("[proxy.tls]\ncert = \"c.pem\"").contains("proxy.tls.key: has to be given"));

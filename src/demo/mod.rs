@@ -57,6 +57,8 @@ pub enum ClusterError {
 pub enum DemoError {
     #[error("cannot listen on {listen}: {source}; choose another address with --listen")]
     Listen { listen: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {listen}: {source}; choose another address with --admin")]
+    Admin { listen: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error(transparent)]
@@ -74,15 +76,18 @@ pub enum DemoError {
 pub struct Options {
     pub replicas: usize,
     pub listen: SocketAddr,
+    pub admin: SocketAddr,
     pub directory: Option<PathBuf>,
     pub keep: bool,
 }
 
 /// Runs until Ctrl-C or SIGTERM, during the start too; a second one leaves the cleaning up to the sweeper.
 pub fn run(options: Options) -> Result<(), DemoError> {
-    let Options { replicas, listen, directory, keep } = options;
+    let Options { replicas, listen, admin, directory, keep } = options;
     // PostgreSQL takes seconds to start; a taken port is better known before that.
-    TcpListener::bind(listen).map_err(|source| DemoError::Listen { listen, source })?;
+    let listening = TcpListener::bind(listen).map_err(|source| DemoError::Listen { listen, source })?;
+    TcpListener::bind(admin).map_err(|source| DemoError::Admin { listen: admin, source })?;
+    drop(listening);
     let cancel = Cancel::default();
     cancel_on_signal(cancel.clone()).map_err(DemoError::Signals)?;
     println!(
@@ -98,13 +103,14 @@ pub fn run(options: Options) -> Result<(), DemoError> {
         }
         other => other?,
     };
-    let config_file = write_config(&cluster, listen)?;
+    let config_file = write_config(&cluster, listen, admin)?;
     let config = Config::load(&config_file)?;
     start_logging(&cluster, &config)?;
     let running = app::start(config)?;
     // Port 0 has become a real one by now.
     let listen = running.listen_addresses().first().copied().unwrap_or(listen);
-    println!("{}", greeting(&cluster, listen));
+    let admin = running.admin_address().unwrap_or(admin);
+    println!("{}", greeting(&cluster, listen, admin));
     cancel.wait();
     println!("\nStopping …");
     running.stop();
@@ -140,14 +146,14 @@ fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
 }
 
 /// The demo's configuration is an ordinary file, to be read and copied from.
-fn write_config(cluster: &Cluster, listen: SocketAddr) -> Result<PathBuf, DemoError> {
+fn write_config(cluster: &Cluster, listen: SocketAddr, admin: SocketAddr) -> Result<PathBuf, DemoError> {
     let io = |source| ClusterError::Io { what: "cannot write the configuration".into(), source };
     let directory = cluster.directory();
     let password_file = directory.join("control_password");
     write_private(&password_file, cluster.control_password()).map_err(io)?;
     let mut text = format!(
         "[proxy]\nlisten = [\"{listen}\"]\n\n[cluster]\nname = \"demo\"\ncontrol_user = \"{CONTROL_USER}\"\n\
-         control_password_file = \"control_password\"\n"
+         control_password_file = \"control_password\"\n\n[admin]\nlisten = \"{admin}\"\n"
     );
     for node in cluster.nodes() {
         let _ = write!(
@@ -177,7 +183,7 @@ fn start_logging(cluster: &Cluster, config: &Config) -> Result<(), DemoError> {
     telemetry::init(telemetry::Format::Text, &config.log.level, output).map(drop).map_err(DemoError::Logging)
 }
 
-fn greeting(cluster: &Cluster, listen: SocketAddr) -> String {
+fn greeting(cluster: &Cluster, listen: SocketAddr, admin: SocketAddr) -> String {
     let user = cluster.run_as().map(|user| format!(" (as user {user})")).unwrap_or_default();
     let mut text = format!(
         "\npgbaton is in front of PostgreSQL {}{user}. Connect with\n\n    PGPASSWORD={PASSWORD} psql -h {} -p {} -U {USER}\n\n",
@@ -193,10 +199,11 @@ fn greeting(cluster: &Cluster, listen: SocketAddr) -> String {
     let directory = cluster.directory().display();
     let _ = write!(
         text,
-        "\n    configuration  {directory}/pgbaton.toml\n    logs           {directory}/log/\n\
+        "\n    configuration  {directory}/pgbaton.toml\n    admin          http://{admin}/cluster, /metrics\n    logs           {directory}/log/\n\
          \nTry next, each in a second terminal:\n\n\
          \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -c 'SELECT inet_server_port(), pg_is_in_recovery()'\n\
          \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -d pgbaton -c 'SHOW POOLS'\n\
+         \x20   pgbaton explain --admin http://{admin} --user {USER} 'SELECT 1'\n\
          \nCtrl-C stops everything{}.",
         if cluster.is_kept() { " and keeps the directory" } else { " and removes the directory" },
         ip = listen.ip(),

@@ -113,6 +113,11 @@ impl Client {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
+    /// The server that works for this client now.
+    pub fn server(&self) -> Option<Arc<ServerIdentity>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn server_pid(&self) -> Option<u32> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.pid)
     }

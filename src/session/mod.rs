@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod explain;
 pub mod finish;
+pub mod hypothetical;
 mod known;
 pub mod login;
 pub mod machine;

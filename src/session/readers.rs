@@ -44,12 +44,22 @@ pub struct Reader {
     pub is_near: bool,
     pub timeline: Timeline,
     pub lag: Lag,
+    /// `lag` is what was measured, and the node answers.
+    is_measured: bool,
     pub state: Result<(), Ineligible>,
     /// When it last became eligible.
     pub since: Millis,
     pub load: Arc<Load>,
     name_hash: u64,
     ramp: f32,
+}
+
+impl Reader {
+    /// How far a replica is behind; `None` of one that does not answer, and of a primary.
+    pub fn known_lag(&self) -> Option<Lag> {
+        let is_unknown = matches!(self.state, Err(Ineligible::Primary | Ineligible::Down { .. }));
+        (self.is_measured && !is_unknown).then_some(self.lag)
+    }
 }
 
 /// What the control plane last made of the nodes.
@@ -440,6 +450,7 @@ impl Readers {
                 is_near: !zones_are_set || zone == settings.zone,
                 timeline: view.timeline,
                 lag,
+                is_measured: is_known && view.role == Role::Replica,
                 state,
                 since,
                 load,

@@ -197,6 +197,13 @@ impl Database {
         Some((startup.clone(), parameters.clone()))
     }
 
+    /// What some client of this role was told, who asked for as little of its own as any.
+    pub fn greeting_of(&self, user: &str) -> Option<Arc<Parameters>> {
+        let greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = greetings.iter().filter(|((role, _), _)| **role == *user);
+        own.min_by_key(|((_, startup), _)| startup.parameters.len()).map(|(_, parameters)| parameters.clone())
+    }
+
     /// What clients of one role and application share.
     pub fn sequence_use(&self, user: &Arc<str>, application_name: &str) -> Arc<SequenceUse> {
         let mut users = self.sequence_users.lock().unwrap_or_else(PoisonError::into_inner);

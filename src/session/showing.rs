@@ -5,11 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Session;
-use super::explain::{Explanation, explain};
+use super::explain::{Case, Explanation, explain, nodes};
+use super::machine::Context;
 use super::machine::plan::{Demand, explain_route};
-use super::routes::class_name;
 use super::wishes::{Wishes, write_token};
-use crate::route::Consistency;
 use crate::route::eligible::Floor;
 use crate::wire::frame::{self, HEADER};
 use crate::wire::message;
@@ -83,13 +82,16 @@ impl Session {
 
     fn explanation(&mut self, text: &[u8]) -> Explanation {
         let shared = self.shared.clone();
-        let default = shared.readers.settings.load().consistency;
+        let settings = shared.readers.settings.load();
         self.refresh_wishes();
-        let consistency = self.wish(|wishes| wishes.consistency).unwrap_or(default);
-        let is_free = matches!(consistency, Consistency::Eventual | Consistency::Bounded);
-        let (judged, demand) = self.with_context(|session, context| session.machine.explain(text, context));
+        let consistency = self.wish(|wishes| wishes.consistency).unwrap_or(settings.consistency);
+        let is_current = self.database.facts.is_current();
+        // Judged also while there is no replica: then that is the reason, and not that nobody looked.
+        let reads = settings.is_enabled && is_current;
+        let (judged, demand) =
+            self.with_context(|session, context| session.machine.explain(text, &Context { reads, ..*context }));
         let token = self.token();
-        let nodes = shared.readers.reasons(&mut self.freshness, is_free, token);
-        explain(&judged, demand, class_name(Some(judged.class())), consistency, nodes)
+        let nodes = nodes(&shared.readers, &mut self.freshness, consistency, token);
+        explain(Case { judged: &judged, demand, consistency, fallback: settings.fallback, nodes, is_current })
     }
 }

@@ -46,6 +46,8 @@ pub struct ProxySettings {
     pub proxy: String,
     pub auth: String,
     pub cluster: String,
+    /// `admin.listen`; empty: it is off, so that any number of proxies can run.
+    pub admin: String,
     /// Whole sections: `[proxy.tls]`, `[[auth.rules]]`, `[failover]`.
     pub sections: String,
     /// By a node's name, lines for its `[[cluster.nodes]]`: `zone`, `weight`.
@@ -57,10 +59,10 @@ pub struct ProxySettings {
 impl ProxySettings {
     /// The whole text, with one listen address.
     pub fn text(&self, cluster: &Cluster, listen: &str) -> String {
-        let ProxySettings { proxy, auth, cluster: cluster_lines, sections, node_lines, left_out } = self;
+        let ProxySettings { proxy, auth, cluster: cluster_lines, admin, sections, node_lines, left_out } = self;
         let mut text = format!(
             "[proxy]\nlisten = [{listen}]\n{proxy}\n[auth]\n{auth}\n[cluster]\ncontrol_user = \"{CONTROL_USER}\"\n\
-             control_password_file = \"control_password\"\n{cluster_lines}\n{sections}\n"
+             control_password_file = \"control_password\"\n{cluster_lines}\n[admin]\nlisten = \"{admin}\"\n{sections}\n"
         );
         for node in cluster.nodes().iter().filter(|node| !left_out.contains(&&*node.id)) {
             let _ = writeln!(
@@ -113,13 +115,23 @@ impl InProcess {
     pub fn psql(&self) -> Psql {
         Psql::tcp(self.address.port())
     }
+
+    /// Where its admin endpoint listens; there has to be one.
+    pub fn admin(&self) -> SocketAddr {
+        self.running.as_ref().and_then(|running| running.admin_address()).unwrap()
+    }
+
+    /// Ends it before its time.
+    pub fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
 }
 
 impl Drop for InProcess {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-        }
+        self.stop();
     }
 }
 

@@ -1,0 +1,159 @@
+//! The other end of the HTTP endpoint: what `pgbaton`'s verbs ask a running pgbaton with.
+//!
+//! Plain HTTP, one question per connection. An endpoint on another machine is best reached through a tunnel.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer may take, all of it.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest answer that is read, in bytes.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// Where a running pgbaton's endpoint is: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminUrl {
+    host: String,
+    port: u16,
+    /// In front of every path, for an endpoint behind something else; without a slash at its end.
+    prefix: String,
+}
+
+impl FromStr for AdminUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AdminUrl, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("{error}; expected http://host:port"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err("https is not spoken; use http through a tunnel".into()),
+            _ => return Err("expected http://host:port".into()),
+        }
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty());
+        let authority = authority.ok_or("expected http://host:port")?;
+        if authority.as_str().contains('@') || uri.query().is_some() {
+            return Err("expected http://host:port, without a user and without a query".into());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(AdminUrl { host, port: authority.port_u16().unwrap_or(80), prefix })
+    }
+}
+
+impl fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.prefix)
+    }
+}
+
+impl AdminUrl {
+    fn authority(&self) -> String {
+        let AdminUrl { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(
+        "cannot reach {url}: {reason}; is pgbaton running, and admin.listen that address (--admin, PGBATON_ADMIN)?"
+    )]
+    Unreachable { url: AdminUrl, reason: String },
+    /// pgbaton itself says no.
+    #[error("{message}{}{hint}", if hint.is_empty() { "" } else { "\nHint: " })]
+    Refused { message: String, hint: String },
+    #[error("{url} does not answer as pgbaton does: {reason}")]
+    Strange { url: AdminUrl, reason: String },
+    #[error("the question is too long or cannot be sent: {0}")]
+    Unsayable(String),
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorText,
+}
+
+#[derive(Deserialize)]
+struct ErrorText {
+    message: String,
+    #[serde(default)]
+    hint: String,
+}
+
+/// Asks for a path with these parameters, and gives the body of a good answer.
+pub async fn get(
+    url: &AdminUrl,
+    token: Option<&str>,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<String, ClientError> {
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    let target = format!("{}{path}{}{query}", url.prefix, if query.is_empty() { "" } else { "?" });
+    let unsayable = |error: &dyn fmt::Display| ClientError::Unsayable(error.to_string());
+    let mut request = Request::get(target).header(HOST, url.authority());
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| unsayable(&error))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| unsayable(&error))?;
+    let unreachable = |reason: String| ClientError::Unreachable { url: url.clone(), reason };
+    let strange = |reason: String| ClientError::Strange { url: url.clone(), reason };
+
+    let stream = match timeout(CONNECT, TcpStream::connect((url.host.as_str(), url.port))).await {
+        Ok(connected) => connected.map_err(|error| unreachable(error.to_string()))?,
+        Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT.as_secs()))),
+    };
+    let conversation = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the sender; what goes wrong is seen in the answer.
+        let driving = tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, LONGEST).collect().await;
+        driving.abort();
+        Ok::<_, hyper::Error>((head.status, body))
+    };
+    let answered = timeout(ANSWER, conversation).await;
+    let answered = answered.map_err(|_| strange(format!("no answer within {} s", ANSWER.as_secs())))?;
+    let (status, body) = answered.map_err(|error| strange(error.to_string()))?;
+    let body = body.map_err(|error| strange(error.to_string()))?.to_bytes();
+    let body = String::from_utf8(body.into()).map_err(|error| strange(error.to_string()))?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    match serde_json::from_str(&body) {
+        Ok(ErrorBody { error: ErrorText { message, hint } }) => Err(ClientError::Refused { message, hint }),
+        Err(_) => Err(strange(format!("status {status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_people_write_it() {
+        let shown = |text: &str| text.parse::<AdminUrl>().map(|url| url.to_string());
+        assert_eq!(shown("http://127.0.0.1:6433").as_deref(), Ok("http://127.0.0.1:6433"));
+        assert_eq!(shown("http://[::1]:6433/").as_deref(), Ok("http://[::1]:6433"));
+        assert_eq!(shown("http://db/pgbaton/").as_deref(), Ok("http://db:80/pgbaton"));
+        for wrong in ["127.0.0.1:6433", "https://db:6433", "http://", "", "http://me:secret@db", "http://db?x=1", "db"]
+        {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
+        assert!(shown("https://db").unwrap_err().contains("tunnel"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The HTTP endpoint on `admin.listen`: health for load balancers, metrics for monitoring, and answers for `pgbaton`'s verbs.
+//!
+//! What reads is open to whoever can connect; what acts (any method but GET and HEAD) has to show the token, if there is
+//! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::metrics;
+use super::picture::Cluster;
+use crate::auth::Secret;
+use crate::session::explain::Explanation;
+use crate::session::hypothetical::Unexplained;
+use crate::session::shared::Shared;
+
+/// Connections served at once; the next one waits to be accepted. Monitoring and load balancers need a handful.
+const CONNECTIONS: usize = 256;
+
+/// How long the head of a request may take, also on a connection kept open for the next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait when no connection can be accepted: trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the endpoint needs from the rest of the program.
+pub struct Api {
+    pub shared: Arc<Shared>,
+    /// `cluster.name`
+    pub cluster: String,
+    /// Whether new clients are accepted.
+    pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
+    pub token: Option<Secret>,
+}
+
+/// Serves for as long as it is polled.
+pub async fn serve(listener: TcpListener, api: Arc<Api>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let router = router(api);
+    // Never closed.
+    while let Ok(place) = room.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the admin endpoint could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin endpoint ended early");
+    }
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/cluster", get(cluster))
+        .route("/explain", get(explain))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(api.clone(), check_token))
+        .with_state(api)
+}
+
+/// What went wrong, for people and programs.
+struct Refused {
+    status: StatusCode,
+    /// For programs; never changes its meaning.
+    code: &'static str,
+    message: String,
+    hint: &'static str,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Refused {
+        Refused { status, code, message: message.into(), hint }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Refused { status, code, message, hint } = self;
+        let body = serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } });
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Unexplained> for Refused {
+    fn from(reason: Unexplained) -> Refused {
+        let (status, code) = match reason {
+            Unexplained::NoneKnown | Unexplained::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_database"),
+            Unexplained::Several(_) => (StatusCode::BAD_REQUEST, "which_database"),
+        };
+        Refused::new(status, code, reason.to_string(), reason.hint())
+    }
+}
+
+async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Refused> {
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !only_reads
+        && let Some(token) = &api.token
+        && !shows(request.headers(), token.reveal().as_bytes())
+    {
+        let hint = "Send it as Authorization: Bearer …; pgbaton's own commands take it from PGBATON_TOKEN.";
+        return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_required", "this needs the token of [admin]", hint));
+    }
+    Ok(next.run(request).await)
+}
+
+fn shows(headers: &HeaderMap, token: &[u8]) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    given.is_some_and(|given| bool::from(subtle::ConstantTimeEq::ct_eq(given, token)))
+}
+
+async fn unknown() -> Refused {
+    let hint = "There are /health/live, /health/ready, /metrics, /cluster and /explain.";
+    Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
+}
+
+async fn not_allowed() -> Refused {
+    let hint = "It can only be read, with GET.";
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method", hint)
+}
+
+async fn live() -> Response {
+    Json(serde_json::json!({ "status": "live" })).into_response()
+}
+
+async fn ready(State(api): State<Arc<Api>>) -> Result<Response, Refused> {
+    let topology = api.shared.topology.borrow().clone();
+    if !(api.accepts)() {
+        let hint = "It is shutting down; connect to another one.";
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "no new clients are accepted", hint));
+    }
+    let Some(primary) = topology.primary() else {
+        let message = format!("no primary is known: {}", topology.reason);
+        let hint = "See /cluster for what is known of each node.";
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no_primary", message, hint));
+    };
+    Ok(Json(serde_json::json!({ "status": "ready", "primary": primary.address.id.to_string() })).into_response())
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&api.shared)).into_response()
+}
+
+async fn cluster(State(api): State<Arc<Api>>) -> Json<Cluster> {
+    Json(Cluster::of(&api.cluster, &api.shared))
+}
+
+/// What is asked of `/explain`.
+#[derive(Deserialize)]
+struct Question {
+    database: Option<String>,
+    user: Option<String>,
+    sql: Option<String>,
+}
+
+async fn explain(
+    State(api): State<Arc<Api>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Explanation>, Refused> {
+    let hint = "GET /explain?sql=…, with database= and user= as they apply, all percent-encoded.";
+    let bad = |message: String| Refused::new(StatusCode::BAD_REQUEST, "bad_request", message, hint);
+    let Query(Question { database, user, sql }) = question.map_err(|error| bad(error.body_text()))?;
+    let sql = sql.ok_or_else(|| bad("sql has to be given".to_owned()))?;
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (database, user) = (given(database), given(user));
+    Ok(Json(api.shared.explain(database.as_deref(), user.as_deref(), &sql).await?))
+}

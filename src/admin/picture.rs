@@ -1,0 +1,124 @@
+//! The cluster as it is told to people and programs: one picture for `GET /cluster`, `SHOW NODES` and `SHOW LAG`.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use crate::route::balance;
+use crate::session::shared::Shared;
+use crate::types::Role;
+
+/// Of a standby that replays too little to be asked: `cannot_connect_now`.
+const STARTING: &str = "(57P03)";
+
+/// `GET /cluster`.
+#[derive(Debug, Serialize)]
+pub struct Cluster {
+    pub name: String,
+    /// `epoch`, `phase` and `durability` are null until pgbaton itself decides who is the primary.
+    pub epoch: Option<u64>,
+    pub phase: Option<&'static str>,
+    pub primary: Option<String>,
+    pub durability: Option<&'static str>,
+    pub paused: bool,
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Node {
+    pub id: String,
+    pub host: String,
+    pub port: u16,
+    pub role: &'static str,
+    pub state: &'static str,
+    pub timeline: u32,
+    /// Written on a primary, received or replayed on a standby.
+    pub lsn: String,
+    /// Null while not known; 0 on the primary.
+    pub lag_bytes: Option<u64>,
+    pub lag_ms: Option<u64>,
+    /// It may serve reads.
+    pub eligible: bool,
+    /// Why not; empty when it may.
+    pub reason: String,
+    #[serde(skip)]
+    pub read: Read,
+}
+
+/// A node as a place to read from.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub replayed: Option<String>,
+    pub weight: u32,
+    pub is_near: bool,
+    pub in_use: usize,
+    /// Reads, as balancing counts them: one that comes while the replica warms up counts for several, and what the others
+    /// served while it was away is taken as served.
+    pub served: u64,
+}
+
+impl Cluster {
+    pub fn of(name: &str, shared: &Shared) -> Cluster {
+        let primary = shared.topology.borrow().primary().map(|node| node.address.id.to_string());
+        Cluster {
+            name: name.to_owned(),
+            epoch: None,
+            phase: None,
+            primary,
+            durability: None,
+            paused: false,
+            nodes: nodes(shared),
+        }
+    }
+}
+
+pub fn nodes(shared: &Shared) -> Vec<Node> {
+    let topology = shared.topology.borrow().clone();
+    let view = shared.readers.view();
+    let mut nodes = Vec::with_capacity(topology.nodes.len());
+    for (at, seen) in topology.nodes.iter().enumerate() {
+        // Not there before the nodes have been judged for the first time.
+        let reader = view.nodes.get(at);
+        let is_primary = topology.primary == Some(at);
+        let state = match seen.role {
+            Role::Primary | Role::Replica => "running",
+            Role::Unknown if seen.reason.contains(STARTING) => "starting",
+            Role::Unknown => "down",
+        };
+        let (lag_bytes, lag_ms) = match reader.and_then(|reader| reader.known_lag()) {
+            _ if is_primary => (Some(0), Some(0)),
+            Some(lag) => (Some(lag.bytes), Some(lag.time.0)),
+            None => (None, None),
+        };
+        let reason = match reader.map(|reader| &reader.state) {
+            // Of a primary that does not answer, that is worth more than that it is the primary.
+            _ if is_primary && seen.role == Role::Unknown => format!("does not answer: {}", seen.reason),
+            Some(Ok(())) => String::new(),
+            Some(Err(reason)) => reason.to_string(),
+            None => "not judged yet".to_owned(),
+        };
+        let position = shared.readers.positions.latest(at);
+        let read = reader.map(|reader| Read {
+            replayed: (position.number > 0 && position.is_in_recovery).then(|| position.lsn.to_string()),
+            weight: reader.weight,
+            is_near: reader.is_near,
+            in_use: reader.load.in_use.load(Ordering::Relaxed),
+            served: reader.load.served.load(Ordering::Relaxed) / balance::charge(1.0),
+        });
+        nodes.push(Node {
+            id: seen.address.id.to_string(),
+            host: seen.address.host.clone(),
+            port: seen.address.port,
+            role: seen.role.as_str(),
+            state,
+            timeline: seen.timeline.0,
+            lsn: seen.lsn.to_string(),
+            lag_bytes,
+            lag_ms,
+            eligible: reader.is_some_and(|reader| reader.state.is_ok()),
+            reason,
+            read: read.unwrap_or_default(),
+        });
+    }
+    nodes
+}

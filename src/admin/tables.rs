@@ -1,0 +1,213 @@
+//! What the console shows, as tables. Column names are PgBouncer's where it has the same thing, so that what monitors
+//! PgBouncer finds its way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::picture;
+use crate::session::clients::{Activity, Client};
+use crate::session::explain::Explanation;
+use crate::session::shared::Shared;
+
+pub struct Table {
+    pub columns: &'static [&'static str],
+    pub rows: Vec<Vec<Option<String>>>,
+    pub tag: String,
+}
+
+impl Table {
+    pub fn shown(columns: &'static [&'static str], rows: Vec<Vec<Option<String>>>) -> Table {
+        Table { columns, rows, tag: "SHOW".into() }
+    }
+
+    /// For a command that answers with nothing but that it is done.
+    pub fn done(tag: &str) -> Table {
+        Table { columns: &[], rows: Vec::new(), tag: tag.into() }
+    }
+}
+
+fn text(value: impl ToString) -> Option<String> {
+    Some(value.to_string())
+}
+
+fn yes(is: bool) -> Option<String> {
+    text(if is { "yes" } else { "" })
+}
+
+pub fn nodes(shared: &Shared) -> Table {
+    let rows = picture::nodes(shared).into_iter().map(|node| {
+        vec![
+            Some(node.id),
+            Some(node.host),
+            text(node.port),
+            text(node.role),
+            text(node.timeline),
+            Some(node.lsn),
+            yes(node.eligible),
+            Some(node.reason),
+        ]
+    });
+    Table::shown(&["id", "host", "port", "role", "timeline", "lsn", "eligible", "reason"], rows.collect())
+}
+
+pub fn lag(shared: &Shared) -> Table {
+    let rows = picture::nodes(shared).into_iter().map(|node| {
+        vec![
+            Some(node.id),
+            text(node.role),
+            yes(node.eligible),
+            Some(node.reason),
+            node.lag_bytes.map(|bytes| bytes.to_string()),
+            node.lag_ms.map(|ms| ms.to_string()),
+            node.read.replayed,
+            text(node.timeline),
+            text(node.read.weight),
+            yes(node.read.is_near),
+            text(node.read.in_use),
+            text(node.read.served),
+        ]
+    });
+    let columns = &[
+        "node",
+        "role",
+        "eligible",
+        "reason",
+        "lag_bytes",
+        "lag_ms",
+        "replayed",
+        "timeline",
+        "weight",
+        "near",
+        "in_use",
+        "served",
+    ];
+    Table::shown(columns, rows.collect())
+}
+
+pub fn routes(shared: &Shared) -> Table {
+    let rows = shared.routes.all().into_iter();
+    let rows = rows.map(|(class, target, why, count)| vec![text(class), text(target), text(why), text(count)]);
+    Table::shown(&["class", "target", "reason", "count"], rows.collect())
+}
+
+/// Totals since the start, of the whole proxy.
+pub fn stats(shared: &Shared) -> Table {
+    let (mut on_primary, mut on_replica) = (0, 0);
+    for (_, target, _, count) in shared.routes.all() {
+        *(if target == "replica" { &mut on_replica } else { &mut on_primary }) += count;
+    }
+    let columns = &[
+        "total_server_assignment_count",
+        "total_primary_assignment_count",
+        "total_replica_assignment_count",
+        "total_retried_count",
+        "cl_count",
+    ];
+    let row = vec![
+        text(on_primary + on_replica),
+        text(on_primary),
+        text(on_replica),
+        text(shared.routes.retried()),
+        text(shared.clients.count()),
+    ];
+    Table::shown(columns, vec![row])
+}
+
+pub fn pools(shared: &Shared) -> Table {
+    let mut pools = shared.pools.all();
+    pools.sort_by(|a, b| {
+        (&a.key.database, &a.key.user, &a.key.node.0).cmp(&(&b.key.database, &b.key.user, &b.key.node.0))
+    });
+    let rows = pools.iter().map(|pool| {
+        let (size, idle, waiting) = pool.status();
+        vec![
+            text(&pool.key.database),
+            text(&pool.key.user),
+            text(&pool.key.node),
+            text(waiting),
+            text(size.saturating_sub(idle)),
+            text(idle),
+        ]
+    });
+    Table::shown(&["database", "user", "node", "cl_waiting", "sv_active", "sv_idle"], rows.collect())
+}
+
+/// The server connections that a client has just now.
+pub fn servers(shared: &Shared) -> Table {
+    let rows = shared.clients.all().into_iter().filter_map(|client| {
+        let server = client.server()?;
+        let pins: Vec<_> = client.pins().iter().map(|pin| pin.as_str()).collect();
+        Some(vec![
+            text(&client.user),
+            text(&client.database),
+            text("active"),
+            text(&server.address.id),
+            text(&server.address.host),
+            text(server.address.port),
+            text(client.id),
+            text(server.pid),
+            Some(pins.join(", ")),
+        ])
+    });
+    let columns = &["user", "database", "state", "node", "addr", "port", "link", "remote_pid", "pinned"];
+    Table::shown(columns, rows.collect())
+}
+
+pub fn clients(shared: &Shared) -> Table {
+    let columns = &["id", "user", "database", "state", "addr", "connect_time", "link", "tls", "xact_count", "pinned"];
+    Table::shown(columns, shared.clients.all().iter().map(client).collect())
+}
+
+fn client(client: &Arc<Client>) -> Vec<Option<String>> {
+    let state = match client.activity() {
+        Activity::Idle => "idle",
+        Activity::Waiting => "waiting",
+        Activity::Active => "active",
+    };
+    let since = client.connected.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let pins: Vec<_> = client.pins().iter().map(|pin| pin.as_str()).collect();
+    vec![
+        text(client.id),
+        text(&client.user),
+        text(&client.database),
+        text(state),
+        Some(client.peer.clone()),
+        Some(utc(since)),
+        client.server_pid().map(|pid| pid.to_string()),
+        yes(client.tls),
+        text(client.transactions.load(Ordering::Relaxed)),
+        Some(pins.join(", ")),
+    ]
+}
+
+pub fn explanation(explanation: &Explanation) -> Table {
+    let rows = explanation.rows().into_iter().map(|row| row.map(Some).to_vec());
+    Table { columns: &["item", "value"], rows: rows.collect(), tag: "EXPLAIN".into() }
+}
+
+/// Seconds since 1970 as `YYYY-MM-DD hh:mm:ss UTC` (proleptic Gregorian calendar; days to date after H. Hinnant).
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_printed_as_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59:59 UTC");
+    }
+}

@@ -1,0 +1,41 @@
+//! The admin endpoint as the proxy runs it: its socket, opened before anything is started, and what it may see.
+
+use std::net::{TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{StartError, listen};
+use crate::admin::http::{self, Api};
+use crate::auth::Secret;
+use crate::config::{Config, Listen};
+use crate::session::shared::Shared;
+
+/// The socket of `admin.listen`; `None` when it is switched off. Of a name with several addresses the first is taken.
+pub fn open(config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let Some(wanted) = &config.admin.listen else { return Ok(None) };
+    let failed = |source| StartError::AdminListen { listen: wanted.to_string(), source };
+    // The configuration takes no directory here.
+    let Listen::Tcp { host, port } = wanted else { return Ok(None) };
+    let address = (host.as_str(), *port).to_socket_addrs().map_err(failed)?.next();
+    let address = address.ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    listen::open_tcp(address).map(Some).map_err(failed)
+}
+
+pub fn api(config: &Config, shared: Arc<Shared>, refused: watch::Receiver<bool>) -> Api {
+    let token = &config.admin.token;
+    Api {
+        shared,
+        cluster: config.cluster.name.clone(),
+        accepts: Box::new(move || !*refused.borrow()),
+        token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
+    }
+}
+
+/// Runs within the runtime that serves it.
+pub async fn serve(listener: TcpListener, api: Arc<Api>) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => http::serve(listener, api).await,
+        Err(error) => tracing::error!(%error, "the admin endpoint failed"),
+    }
+}
