@@ -259,7 +259,7 @@ impl Session {
             let mut others = pins;
             others.remove(sql::Pin::Sequence);
             if !others.is_empty() {
-                tracing::warn!(client = self.me.client.id, ?others, "a statement on a replica left something behind");
+                tracing::debug!(client = self.me.client.id, ?others, "a statement on a replica left something behind");
                 pins.remove_all(others);
                 self.machine.set_pins(pins);
                 self.me.client.set_server(None);

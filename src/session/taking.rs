@@ -19,8 +19,8 @@ use crate::pool::connect::ConnectError;
 use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Want};
 use crate::route::eligible::Floor;
-use crate::sql::Pin;
 use crate::route::{Consistency, Fallback, HashBy, Target, balance};
+use crate::sql::Pin;
 use crate::wire::message::Problem;
 use std::sync::Arc;
 

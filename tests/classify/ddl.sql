@@ -128,7 +128,8 @@ DO $$BEGIN CREATE FUNCTION d_t_{#}() RETURNS text LANGUAGE plpgsql AS 'BEGIN RET
 SELECT d_t_{#}() --> primary settled
 DROP FUNCTION d_t_{#}() --> primary
 CREATE FUNCTION d_t_{#}() RETURNS text LANGUAGE sql STABLE AS $$SELECT 't'$$ --> primary
-SELECT d_t_{#}() --> replica settled
+-- DO pins its session
+SELECT d_t_{#}() --> any settled
 DO $$BEGIN CREATE OR REPLACE FUNCTION d_t_{#}() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN d_write(''t''); END'; END$$ --> primary
 SELECT d_t_{#}() --> primary settled
 

@@ -102,4 +102,3 @@ SELECT v, $1::int / (id - 5) FROM p_data WHERE id = 5 --> replica error 22012 | 
 SELECT v FROM p_data WHERE id = $1 --> replica | with 5
 BEGIN READ ONLY --> any
 SELECT v FROM p_data WHERE id = $1 --> replica | with 6
-COMMIT --> any

@@ -39,7 +39,9 @@ impl Machine {
         }
         match self.demand {
             // What is before it comes to rest first, so that the block is known for what it is.
-            Demand::Replica(Why::ReadOnlyTransaction) if self.on_replica && !self.queue.is_empty() => Some(ClientStep::Full),
+            Demand::Replica(Why::ReadOnlyTransaction) if self.on_replica && !self.queue.is_empty() => {
+                Some(ClientStep::Full)
+            }
             Demand::Replica(_) if is_soft => Some(ClientStep::SetAside),
             Demand::Primary(_) if self.on_replica && has_server => match self.queue.is_empty() {
                 true => Some(ClientStep::GiveBack),

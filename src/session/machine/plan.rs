@@ -603,8 +603,9 @@ impl Machine {
         // COMMIT, and behind it what is no business of the block: as nothing of the block is left to lose, it may as well end
         // where the rest has to run.
         let ends_first = kinds.len() > 1 && matches!(kinds[0].kind, Kind::Commit | Kind::Rollback);
-        let is_remembered_or_ends =
-            |statement: &Statement| is_remembered(&statement.kind) || matches!(statement.kind, Kind::Commit | Kind::Rollback);
+        let is_remembered_or_ends = |statement: &Statement| {
+            is_remembered(&statement.kind) || matches!(statement.kind, Kind::Commit | Kind::Rollback)
+        };
         if ends_first
             && !matches!(class, Class::Transaction | Class::Read)
             && !kinds.iter().all(is_remembered_or_ends)
