@@ -461,7 +461,7 @@ fn waiting_for_a_connection_ends_with_a_reason() {
     assert!(begin.elapsed() < Duration::from_millis(250), "max_waiting refuses at once");
     assert_eq!(waiting.until(b"Z").unwrap().code(), "53300");
     // A whole pipeline is refused once, and the session goes on.
-    let pipeline = Batch::new().parse("s", "SELECT 1").run("s", &[]).run("s", &[]).sync();
+    let pipeline = Batch::new().parse("s", "/* pgbaton: primary */ SELECT 1").run("s", &[]).run("s", &[]).sync();
     assert_eq!(waiting.batch(pipeline.clone()).code(), "53300");
     holder.run("COMMIT");
     assert_eq!(waiting.batch(pipeline).ok().table(), "1,1");

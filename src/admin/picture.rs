@@ -99,7 +99,7 @@ pub fn nodes(shared: &Shared) -> Vec<Node> {
         };
         let position = shared.readers.positions.latest(at);
         let read = reader.map(|reader| Read {
-            replayed: (position.number > 0 && position.is_in_recovery).then(|| position.lsn.to_string()),
+            replayed: (position.is_known() && position.is_in_recovery).then(|| position.lsn.to_string()),
             weight: reader.weight,
             is_near: reader.is_near,
             in_use: reader.load.in_use.load(Ordering::Relaxed),

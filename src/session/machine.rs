@@ -17,6 +17,7 @@ mod client;
 mod heal;
 mod place;
 pub mod plan;
+mod sequences;
 mod server;
 mod statements;
 #[cfg(test)]
