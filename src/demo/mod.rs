@@ -201,7 +201,7 @@ fn greeting(cluster: &Cluster, listen: SocketAddr, admin: SocketAddr) -> String 
         text,
         "\n    configuration  {directory}/pgbaton.toml\n    admin          http://{admin}/cluster, /metrics\n    logs           {directory}/log/\n\
          \nTry next, each in a second terminal:\n\n\
-         \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -c 'SELECT inet_server_port(), pg_is_in_recovery()'\n\
+         \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -c 'SELECT count(*) FROM pg_class' -c 'SHOW pgbaton.route'\n\
          \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -d pgbaton -c 'SHOW POOLS'\n\
          \x20   pgbaton explain --admin http://{admin} --user {USER} 'SELECT 1'\n\
          \nCtrl-C stops everything{}.",

@@ -632,7 +632,7 @@ impl Machine {
             // There is a transaction in progress: a warning, here as there.
             Class::Begin | Class::BeginReadOnly if is_single => true,
             // SET and PREPARE are remembered wherever they run; LISTEN is not possible on a standby.
-            Class::Session => kinds.iter().all(|statement| is_remembered(&statement.kind)),
+            Class::Session => kinds.iter().all(is_remembered_or_ends),
             Class::Write if kinds.len() > 1 && kinds.iter().all(is_remembered_or_ends) => true,
             // Refused by the replica exactly as the primary would refuse it in a READ ONLY transaction.
             Class::Write => !may_move && is_single && begins_with(text, &REFUSED_ALIKE),
