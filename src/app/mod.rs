@@ -4,6 +4,7 @@
 //! per worker for clients. A worker is a runtime of its own; a client stays with the worker it was handed to.
 
 mod admin;
+mod following;
 mod listen;
 mod settings;
 
@@ -27,8 +28,6 @@ use crate::monitor::{self, MonitorConfig, Observation, Sighting};
 use crate::net::{Peer, Stream};
 use crate::node::{Control, NodeError};
 use crate::pool::Pools;
-use crate::route::eligible;
-use crate::route::lag::LagRing;
 use crate::session::clients::Wish;
 use crate::session::login;
 use crate::session::readers::Readers;
@@ -36,7 +35,7 @@ use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
-use crate::types::{Lsn, NodeId};
+use crate::types::NodeId;
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.
@@ -44,16 +43,6 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
 const FACTS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long the end of the log may stay unwritten before it is written out at our request, and how often at most.
-const TAIL: Duration = Duration::from_millis(8);
-const FLUSH_PAUSE: Duration = Duration::from_millis(100);
-
-/// After so long the end of the log that is not written out holds nobody's commit, at least.
-const SETTLED: Duration = Duration::from_millis(800);
-
-/// How often the replicas are judged.
-const JUDGE: Duration = Duration::from_millis(100);
 
 /// How often a drain looks whether all clients are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -157,10 +146,10 @@ fn start_with(
         let body = async move {
             let asked = control.clone();
             tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
-            tokio::spawn(follow_primary(shared.clone()));
-            tokio::spawn(judge_replicas(shared.clone()));
+            tokio::spawn(following::follow_primary(shared.clone()));
+            tokio::spawn(following::judge_replicas(shared.clone()));
             for (at, view) in shared.topology.borrow().nodes.iter().enumerate() {
-                tokio::spawn(ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
+                tokio::spawn(following::ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
             }
             tokio::spawn(feed_the_hungry(shared.clone()));
             if let Some(listener) = admin_listener {
@@ -379,82 +368,6 @@ async fn look(control: Control, node: NodeId) -> Observation {
         lsn: status.lsn,
         system_identifier: status.system_identifier,
     })
-}
-
-/// Closes the pools of a node that is no longer the primary, and those of one that has become it: connections to it from
-/// when it was a standby may be in transactions that stay read-only.
-async fn follow_primary(shared: Arc<Shared>) {
-    let mut topology = shared.topology.clone();
-    let mut version = 0;
-    let mut known: Option<NodeId> = None;
-    loop {
-        let now = topology.borrow_and_update().clone();
-        if now.version != version {
-            version = now.version;
-            if let Some(primary) = now.primary() {
-                let id = primary.address.id.clone();
-                if let Some(old) = known.replace(id.clone()).filter(|old| *old != id) {
-                    shared.pools.retire(&old);
-                    shared.pools.retire(&id);
-                }
-                shared.forget_greetings();
-            }
-        }
-        if topology.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Judges again and again who may serve reads.
-async fn judge_replicas(shared: Arc<Shared>) {
-    let mut topology = shared.topology.clone();
-    let mut ring = LagRing::default();
-    loop {
-        let now = topology.borrow_and_update().clone();
-        shared.readers.refresh(&now, &mut ring, &shared.pools);
-        tokio::select! {
-            changed = topology.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(JUDGE) => {}
-        }
-    }
-}
-
-/// Asks one node how far it is for as long as the proxy runs.
-async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, node: NodeId) {
-    // Since when the end of the log is where it is, and when it was last brought to disk for that.
-    let tail = Mutex::new((Lsn(0), Instant::now(), Instant::now()));
-    let ask = || async {
-        let position = control.position(&node).await?;
-        if position.is_in_recovery {
-            return Ok::<_, NodeError>((true, position.lsn));
-        }
-        let (since, is_stuck) = {
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            if tail.0 != position.lsn {
-                (tail.0, tail.1) = (position.lsn, Instant::now());
-            }
-            // What is inserted and not written out is somebody's commit under way, or nobody's: hint bits, pruning by a read.
-            // Such a tail may stay for long, and no standby could ever show that it has it.
-            let is_stuck = position.lsn > position.flushed && tail.1.elapsed() > TAIL && tail.2.elapsed() > FLUSH_PAUSE;
-            if is_stuck {
-                tail.2 = Instant::now();
-            }
-            (tail.1, is_stuck)
-        };
-        if is_stuck && let Err(error) = control.flush_log(&node).await {
-            tracing::debug!(%node, %error, "the log could not be brought to disk");
-        }
-        // A commit with synchronous_commit = off is on disk after three times wal_writer_delay at the latest.
-        let is_settled = since.elapsed() > (position.writer_delay * 4).max(SETTLED);
-        let end = if is_settled { position.flushed } else { position.lsn };
-        Ok((false, eligible::settle(end, position.segment_bytes)))
-    };
-    shared.readers.positions.keep_asking(at, ask).await;
 }
 
 /// Passes on that somebody waits for a server connection to those who hold one only for the case that they want

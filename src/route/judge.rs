@@ -53,6 +53,27 @@ pub enum Class {
     Unreadable,
 }
 
+impl Class {
+    /// By their numbers.
+    pub const ALL: [Class; 15] = [
+        Class::Empty,
+        Class::Read,
+        Class::Volatile,
+        Class::Differs,
+        Class::Write,
+        Class::BeginReadOnly,
+        Class::Begin,
+        Class::BeginReadWrite,
+        Class::SetReadOnly,
+        Class::Transaction,
+        Class::SetLocal,
+        Class::Session,
+        Class::Cursor,
+        Class::Execute,
+        Class::Unreadable,
+    ];
+}
+
 /// The verdict on one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {

@@ -13,6 +13,7 @@
 //!                      ErrorResponse to Parse … ───┘  └─── Sync                (discarding: frames up to Sync dropped)
 //! ```
 
+mod block;
 mod client;
 mod heal;
 mod place;
@@ -27,8 +28,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use block::Block;
 use hashbrown::HashMap;
-use plan::{Block, Demand, Why};
+use plan::{Demand, Why};
 
 use super::prepared::Registry;
 use super::verdicts::{Encoding, Verdicts};

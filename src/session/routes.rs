@@ -89,7 +89,7 @@ impl Routes {
                     let at = (class * 2 + side) * REASONS + reason;
                     let count = self.workers.iter().map(|counts| counts.by_route[at].load(Ordering::Relaxed)).sum();
                     if count > 0 {
-                        let class = super::machine::plan::CLASSES.get(class).copied();
+                        let class = Class::ALL.get(class).copied();
                         all.push((class_name(class), target, why.as_str(), count));
                     }
                 }

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::block::{Fit, begins_with};
 use super::place::{is_begin, shows_data};
-use super::plan::{Fit, explain_route, own_show};
+use super::plan::{explain_route, own_show};
 use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
 use super::{
     Before, ClientStep, Context, Due, Expect, MAX_PIPELINE, Machine, Parsing, Rest, Running, Tx, Unnamed, is_plain,
@@ -300,7 +301,7 @@ impl Machine {
             if let Some(problem) = analysis.statements.iter().find_map(wrong_setting) {
                 return Ok(self.refuse_query(&problem, memory, to_server));
             }
-            let is_show = analysis.statements.len() == 1 && has_prefix(text, b"show");
+            let is_show = analysis.statements.len() == 1 && begins_with(text, &["show"]);
             self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
             if is_begin || self.on_replica || self.block.is_opening() {
@@ -387,7 +388,7 @@ impl Machine {
                 }
             }
         }
-        if has_prefix(text, b"set")
+        if begins_with(text, &["set"])
             && let Some(problem) = self.effect_of(text, context).as_deref().and_then(wrong_setting)
         {
             self.unsynced = true;
@@ -504,7 +505,7 @@ impl Machine {
                 }
             }
         }
-        let is_show = effect.is_none() && has_prefix(self.tail_of_statement(name, prepared.as_deref()), b"show");
+        let is_show = effect.is_none() && begins_with(self.tail_of_statement(name, prepared.as_deref()), &["show"]);
         self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref)) && !is_show;
         let mut resolved = None;
         if let Some(statement) = effect {
@@ -668,10 +669,6 @@ impl Machine {
 /// pg_advisory_lock and its kin, set_config: the builtins that change a session when called by number
 /// (pg_proc.dat of PostgreSQL 14 to 18).
 const FASTPATH_SESSION_FUNCTIONS: [u32; 9] = [2078, 2880, 2881, 2882, 2883, 2884, 2886, 2887, 2888];
-
-fn has_prefix(text: &[u8], word: &[u8]) -> bool {
-    text.trim_ascii_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-}
 
 /// A SET of one of our own settings that cannot be.
 fn wrong_setting(statement: &Statement) -> Option<message::Problem> {

@@ -1,7 +1,8 @@
 //! Whether what comes next may be sent where the session is: before a transaction, and within one on a replica.
 
+use super::block::Fit;
 use super::client::Taken;
-use super::plan::{Demand, Fit, Plan, Why};
+use super::plan::{Demand, Plan, Why};
 use super::{ClientStep, Context, Due, Machine, Tx};
 use crate::pool::memory::{Memory, Prepared};
 use crate::session::sink::Sink;
