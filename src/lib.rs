@@ -8,9 +8,9 @@
 //! |---|---|
 //! | 6 | `cli` > `demo` > `app` > `config` |
 //! | 5 | `admin` |
-//! | 4 | `session` |
-//! | 3 | `pool` `node` `monitor` `catalog` |
-//! | 2 | `auth` `net` `route` |
+//! | 4 | `session` `driver` |
+//! | 3 | `pool` `node` `monitor` `catalog` `coord` `migrate` |
+//! | 2 | `auth` `net` `route` `cluster` |
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
@@ -19,8 +19,12 @@ pub mod app;
 pub mod auth;
 pub mod catalog;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod coord;
 pub mod demo;
+pub mod driver;
+pub mod migrate;
 pub mod monitor;
 pub mod net;
 pub mod node;

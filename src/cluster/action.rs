@@ -1,0 +1,166 @@
+//! What the brain wants done.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::event::CommandId;
+use super::record::{Phase, Record};
+use super::sync::SyncNames;
+use crate::types::{Durability, Epoch, Lsn, Millis, NodeId, Timeline};
+
+/// Done in the order given, each begun before the next; [`Event::Stored`](super::Event::Stored) and
+/// [`Event::Done`](super::Event::Done) tell what came of those that take time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Put the record into the store, in place of the one before. There is never more than one under way. `serial` grows
+    /// with each, to tell answers apart.
+    Store {
+        serial: u64,
+        record: Box<Record>,
+    },
+    /// Begin a job. All that are given run at the same time.
+    Do {
+        id: JobId,
+        epoch: Epoch,
+        job: Job,
+    },
+    /// What is said about a job that has not ended no longer matters; it may be stopped.
+    Forget(JobId),
+    /// Look at a node at once, whenever its next probe is due.
+    Probe(NodeId),
+    /// What the data plane goes by from now on.
+    Publish(Lead),
+    /// To be kept as history, in the store and in the database.
+    Note(Box<Note>),
+    Answer {
+        id: CommandId,
+        result: Result<String, String>,
+    },
+    /// Said in the log: one for each transition, with its reason.
+    Say {
+        is_warning: bool,
+        text: String,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct JobId(pub u64);
+
+/// Something to be done to a node, for the epoch it is given with. Each can be done twice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Take a standby off its primary for good.
+    Recruit {
+        node: NodeId,
+    },
+    /// Wait until a recruited standby has replayed everything it received, and ask it about commits in doubt.
+    Settle {
+        node: NodeId,
+    },
+    /// Give it these names, promote it, and wait until it is a primary. One that is a primary already is given the names, and
+    /// freed of what fenced it.
+    Promote {
+        node: NodeId,
+        sync: SyncNames,
+    },
+    /// Change `synchronous_standby_names` on the primary, and see that it is in force.
+    SetSync {
+        node: NodeId,
+        sync: SyncNames,
+    },
+    /// Commit the row of this epoch on its primary.
+    WriteEpoch {
+        node: NodeId,
+        cause: String,
+    },
+    /// Make a standby receive from this primary.
+    Follow {
+        node: NodeId,
+        primary: NodeId,
+    },
+    /// Make a primary of the past harmless.
+    Fence {
+        node: NodeId,
+    },
+    Checkpoint {
+        node: NodeId,
+    },
+}
+
+/// Who takes writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lead {
+    /// Nobody, for now. Every server connection to a primary of an epoch before `epoch` is closed, and nothing that one still
+    /// says is passed on.
+    Closed {
+        epoch: Epoch,
+        reason: String,
+    },
+    Open {
+        epoch: Epoch,
+        primary: NodeId,
+        timeline: Timeline,
+    },
+}
+
+/// An entry of the history: one epoch, from its cause until it took writes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Note {
+    pub epoch: Epoch,
+    pub kind: &'static str,
+    pub cause: String,
+    pub from: Option<NodeId>,
+    pub to: NodeId,
+    pub timeline: Timeline,
+    pub fork_lsn: Option<Lsn>,
+    pub durability: Durability,
+    /// From the first failed probe or the order, in milliseconds, in the order they were gone through: `detect`, `recruit`,
+    /// `settle`, `promote`, `follow`, `open`.
+    pub phases: Vec<(&'static str, u64)>,
+    /// Why the other nodes were not chosen.
+    pub rejected: BTreeMap<NodeId, String>,
+    /// Of the log of the primary before, as far as it was seen; what nobody saw is not in it.
+    pub known_loss_bytes: u64,
+    /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
+    pub closed_at: u64,
+    pub opened_at: u64,
+}
+
+/// What a node is, for people and for `GET /cluster`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    Unknown,
+    Running,
+    Starting,
+    Down,
+    Fenced,
+    Rejoining,
+    Maintenance,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeAccount {
+    pub state: NodeState,
+    /// May become the primary as things stand; else why not.
+    pub promotable: Result<(), String>,
+    /// What else is to be said; may be empty.
+    pub reason: String,
+}
+
+/// What the brain believes, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Picture {
+    pub epoch: Option<Epoch>,
+    pub phase: Option<Phase>,
+    pub primary: Option<NodeId>,
+    pub durability: Durability,
+    pub sync: SyncNames,
+    pub paused: bool,
+    /// Why nobody takes writes, or what stands in the way of a failover; may be empty.
+    pub reason: String,
+    /// Since when nobody takes writes.
+    pub closed_since: Option<Millis>,
+    pub nodes: BTreeMap<NodeId, NodeAccount>,
+}

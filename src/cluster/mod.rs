@@ -1,0 +1,21 @@
+//! Who is the primary: the brain, a pure state machine.
+//!
+//! It is told what happened ([`Event`]) and when, and answers with what is to be done ([`Action`]). It has no socket, clock,
+//! runtime or randomness; the same record, policy and events give the same actions. `driver` does what it says and tells it
+//! what came of it; the simulator in `tests/sim` does the same to nodes that do not exist.
+
+pub mod action;
+pub mod brain;
+pub mod event;
+pub mod policy;
+pub mod record;
+pub mod sync;
+
+pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture};
+pub use brain::Brain;
+pub use event::{
+    Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,
+};
+pub use policy::{NodePolicy, Policy};
+pub use record::{Phase, Record};
+pub use sync::{SyncNames, covers};

@@ -1,0 +1,1 @@
+//! Turns the brain's decisions into deeds, and what came of them into events.

@@ -1,0 +1,1 @@
+//! The schema `pgbaton` on the primary, and how it comes there.
