@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::picture;
+use crate::cluster;
 use crate::session::shared::Shared;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,13 +63,20 @@ const LAG_SECONDS: Family = Family {
 const NODE_UP: Family =
     Family { name: "pgbaton_node_up", kind: Kind::Gauge, unit: None, help: "1 while the node answers, 0 while not." };
 
+const EPOCH: Family = Family {
+    name: "pgbaton_epoch",
+    kind: Kind::Gauge,
+    unit: None,
+    help: "The number of the present primary's epoch: grows by one with each change of primary.",
+};
+
 /// The page.
-pub fn page(shared: &Shared) -> String {
+pub fn page(shared: &Shared, believed: &cluster::Picture) -> String {
     let mut page = String::new();
     CLIENTS.head(&mut page);
     CLIENTS.sample(&mut page, &[], shared.clients.count());
 
-    let nodes = picture::nodes(shared);
+    let nodes = picture::nodes(shared, None);
     let mut servers: BTreeMap<String, (usize, usize)> = nodes.iter().map(|node| (node.id.clone(), (0, 0))).collect();
     for pool in shared.pools.all() {
         let (size, idle, _) = pool.status();
@@ -105,6 +113,10 @@ pub fn page(shared: &Shared) -> String {
     NODE_UP.head(&mut page);
     for node in &nodes {
         NODE_UP.sample(&mut page, &[("node", &node.id)], u8::from(node.state == "running"));
+    }
+    EPOCH.head(&mut page);
+    if let Some(epoch) = believed.epoch {
+        EPOCH.sample(&mut page, &[], epoch.0);
     }
     page.push_str("# EOF\n");
     page

@@ -29,6 +29,8 @@ use crate::types::{Epoch, Millis, NodeId, Topology};
 use ledger::Ledger;
 use views::Views;
 
+pub use views::unseen;
+
 /// Sights that may wait to be taken in: one for each node and then some.
 const SIGHTS: usize = 64;
 
