@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::types::{Lsn, NodeAddress, NodeId, NodeView, Role, Timeline, Topology};
+use crate::types::{Epoch, Lsn, NodeAddress, NodeId, NodeView, Role, Timeline, Topology};
 
 /// Shortest time between two looks, however often one is asked for.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -64,6 +64,7 @@ pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
         nodes: nodes.iter().map(view).collect(),
         primary: None,
         reason: "no node has been looked at yet".into(),
+        epoch: Epoch::default(),
     }
 }
 
@@ -85,7 +86,7 @@ pub fn decide(previous: &Topology, observations: &[Option<Observation>]) -> Topo
         at.and_then(|at| nodes.get(at)).map(|view| (view.address.id.clone(), view.timeline, view.system_identifier))
     };
     let changed = incarnation(&nodes, primary) != incarnation(&previous.nodes, believed);
-    Topology { version: previous.version + u64::from(changed), nodes, primary, reason }
+    Topology { version: previous.version + u64::from(changed), nodes, primary, reason, epoch: previous.epoch }
 }
 
 fn seen(view: &NodeView, observation: &Observation) -> NodeView {
