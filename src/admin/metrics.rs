@@ -48,6 +48,18 @@ const RETRIED: Family = Family {
     unit: None,
     help: "Statements that a replica could not answer and that were run elsewhere.",
 };
+const HELD: Family = Family {
+    name: "pgbaton_held_statements",
+    kind: Kind::Gauge,
+    unit: None,
+    help: "Statements that wait for a primary.",
+};
+const IN_DOUBT: Family = Family {
+    name: "pgbaton_in_doubt",
+    kind: Kind::Counter,
+    unit: None,
+    help: "Commits whose answer was lost with their server, by what their clients were told.",
+};
 const LAG_BYTES: Family = Family {
     name: "pgbaton_replica_lag_bytes",
     kind: Kind::Gauge,
@@ -96,6 +108,13 @@ pub fn page(shared: &Shared, believed: &cluster::Picture) -> String {
     }
     RETRIED.head(&mut page);
     RETRIED.sample(&mut page, &[], shared.routes.retried());
+
+    HELD.head(&mut page);
+    HELD.sample(&mut page, &[], shared.hold.statements());
+    IN_DOUBT.head(&mut page);
+    for (outcome, count) in shared.doubts.counted() {
+        IN_DOUBT.sample(&mut page, &[("outcome", outcome)], count);
+    }
 
     let is_replica = |node: &&picture::Node| node.role == "replica";
     LAG_BYTES.head(&mut page);

@@ -5,8 +5,11 @@
 //! frame: how a session begins, which step follows which, and what others must hear of.
 
 pub mod clients;
+pub mod doubt;
 pub mod explain;
 pub mod finish;
+pub mod gate;
+pub mod hold;
 pub mod hypothetical;
 mod known;
 pub mod login;
