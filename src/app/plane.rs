@@ -26,7 +26,7 @@ impl DataPlane for Plane {
         self.0.open_writes(epoch);
     }
 
-    fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(self.0.all_let_go(limit))
     }
 
@@ -34,8 +34,12 @@ impl DataPlane for Plane {
         self.0.doubts.pending()
     }
 
-    fn deliver(&self, outcomes: &HashMap<u64, bool>, all: bool) {
-        self.0.doubts.deliver(outcomes, all);
+    fn deliver(&self, outcomes: &HashMap<u64, bool>) {
+        self.0.doubts.deliver(outcomes);
+    }
+
+    fn deliver_some(&self, outcomes: &HashMap<u64, bool>) {
+        self.0.doubts.deliver_some(outcomes);
     }
 
     fn acknowledged(&self) -> u64 {

@@ -46,12 +46,15 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Nothing more is sent to a primary of an epoch before this one, nor passed on from it.
     fn close_writes(&self, epoch: Epoch, primary: Option<&NodeId>, reason: &str);
     fn open_writes(&self, epoch: Epoch, primary: &NodeId);
-    /// Every session has let go of the primary given up, and said which commits are in doubt.
-    fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Waits until every session has let go of the primary given up, and said which commits are in doubt; false: not
+    /// within the limit.
+    fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
     /// Transactions whose COMMIT was sent and not answered.
     fn doubts(&self) -> Vec<u64>;
-    /// What became of them; those not named are not known. `all`: nothing more will be known of any that is not named.
-    fn deliver(&self, outcomes: &HashMap<u64, bool>, all: bool);
+    /// What became of them; of those not named nobody will ever know.
+    fn deliver(&self, outcomes: &HashMap<u64, bool>);
+    /// The same, and those not named may be known later.
+    fn deliver_some(&self, outcomes: &HashMap<u64, bool>);
     /// Commits with effect that clients were told of, since the start.
     fn acknowledged(&self) -> u64;
 }
@@ -253,7 +256,7 @@ impl Driver {
                 self.is_clearing = false;
                 // Of an epoch that is over, the candidate of the next is asked.
                 if matches!(&self.lead, Some(Lead::Open { epoch: open, .. }) if *open == epoch) {
-                    self.plane.deliver(&outcomes, false);
+                    self.plane.deliver_some(&outcomes);
                 }
             }
             Report::BeatDone { epoch, node, result } => {
@@ -322,7 +325,9 @@ impl Driver {
             Job::Settle { node } => {
                 let plane = self.plane.clone();
                 tokio::spawn(async move {
-                    plane.all_let_go(LET_GO).await;
+                    if !plane.all_let_go(LET_GO).await {
+                        tracing::warn!("some sessions have not let go of the primary that was given up");
+                    }
                     let result = jobs::settle(&control, &node, &plane.doubts()).await;
                     let _ = reports.send(Report::Settled { id, node, result });
                 })
@@ -352,7 +357,7 @@ impl Driver {
             Lead::Open { epoch, primary, .. } => {
                 // Before anybody can write: what was asked of another node is worth nothing.
                 let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);
-                self.plane.deliver(&outcomes.map(|(_, outcomes)| outcomes).unwrap_or_default(), true);
+                self.plane.deliver(&outcomes.map(|(_, outcomes)| outcomes).unwrap_or_default());
                 self.plane.open_writes(*epoch, primary);
             }
         }

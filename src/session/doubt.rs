@@ -98,6 +98,21 @@ impl Doubts {
         }
     }
 
+    /// What is known of some, while the epoch goes on; the others wait on.
+    pub fn deliver_some(&self, outcomes: &HashMap<u64, bool>) {
+        let mut state = self.lock();
+        let open = state.open;
+        for (xid, is_committed) in outcomes {
+            let verdict = if *is_committed { Verdict::Committed } else { Verdict::Aborted };
+            let Some(waiting) = state.waiting.get_mut(xid) else { continue };
+            for (_, tell) in waiting.extract_if(.., |(epoch, _)| *epoch == open) {
+                // One that has gone does not want to know.
+                let _ = tell.send(verdict);
+            }
+        }
+        state.waiting.retain(|_, waiting| !waiting.is_empty());
+    }
+
     /// A new epoch begins: what is registered later of one before is too late.
     pub(super) fn open(&self, epoch: Epoch) {
         let mut state = self.lock();
