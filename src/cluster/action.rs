@@ -1,8 +1,9 @@
 //! What the brain wants done.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::CommandId;
 use super::record::{Phase, Record};
@@ -105,10 +106,11 @@ pub enum Lead {
 }
 
 /// An entry of the history: one epoch, from its cause until it took writes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub epoch: Epoch,
-    pub kind: &'static str,
+    /// `switchover` and `command` were planned; anything else was not.
+    pub kind: Cow<'static, str>,
     pub cause: String,
     pub from: Option<NodeId>,
     pub to: NodeId,
@@ -117,7 +119,7 @@ pub struct Note {
     pub durability: Durability,
     /// From the first failed probe or the order, in milliseconds, in the order they were gone through: `detect`, `recruit`,
     /// `settle`, `promote`, `follow`, `open`.
-    pub phases: Vec<(&'static str, u64)>,
+    pub phases: Vec<(Cow<'static, str>, u64)>,
     /// Why the other nodes were not chosen.
     pub rejected: BTreeMap<NodeId, String>,
     /// Of the log of the primary before, as far as it was seen; what nobody saw is not in it.

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod brain;
 pub mod event;
+pub mod history;
 pub mod policy;
 pub mod record;
 pub mod sync;
@@ -16,6 +17,7 @@ pub use brain::Brain;
 pub use event::{
     Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,
 };
+pub use history::HistoryEntry;
 pub use policy::{NodePolicy, Policy};
 pub use record::{Phase, Record};
 pub use sync::{SyncNames, covers};
