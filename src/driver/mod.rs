@@ -109,7 +109,7 @@ enum Report {
     Settled { id: JobId, node: NodeId, result: Result<(Answer, HashMap<u64, bool>), Failure> },
     /// What was asked about commits in doubt while the primary lives.
     Cleared { epoch: Epoch, outcomes: HashMap<u64, bool> },
-    BeatDone { epoch: Epoch, node: NodeId, result: Result<(), Option<Failure>> },
+    BeatDone { epoch: Epoch, node: NodeId, result: Result<(), Failure> },
     UpkeepDone,
 }
 
@@ -261,12 +261,7 @@ impl Driver {
             }
             Report::BeatDone { epoch, node, result } => {
                 self.is_beating = false;
-                match result {
-                    Ok(()) => self.step(Event::Beat { node, epoch, result: Ok(()) }),
-                    Err(Some(failure)) => self.step(Event::Beat { node, epoch, result: Err(failure) }),
-                    // There is nothing to write it to.
-                    Err(None) => {}
-                }
+                self.step(Event::Beat { node, epoch, result });
             }
             Report::UpkeepDone => self.is_keeping_up = false,
         }
@@ -302,7 +297,7 @@ impl Driver {
                 let (epoch, entry) = self.ledger.note(*note, self.plane.acknowledged());
                 let control = self.control.clone();
                 tokio::spawn(async move {
-                    if let Err(failure) = control.write_history(&to, epoch, &entry).await {
+                    if let Err(failure) = control.write_history(&to, epoch, &entry.to_string()).await {
                         tracing::warn!(node = %to, reason = failure.reason, "the history is not in the database");
                     }
                 });

@@ -22,6 +22,10 @@ impl Driver {
     /// Has the primary write something, as one whose disk is full or hangs still answers questions.
     pub(super) fn beat(&mut self) {
         let Some(Lead::Open { epoch, primary, .. }) = &self.lead else { return };
+        // Without the schema there is nothing to write it to.
+        if !self.views.has_schema(primary) {
+            return;
+        }
         if std::mem::replace(&mut self.is_beating, true) {
             return;
         }

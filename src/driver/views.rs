@@ -1,5 +1,6 @@
 //! The topology that the data plane goes by: what each node was last seen as, and who takes writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
 pub(super) struct Views {
     topology: Topology,
     published: watch::Sender<Arc<Topology>>,
+    /// The nodes with a row in `pgbaton.epoch` when they last answered.
+    with_schema: BTreeSet<NodeId>,
     /// Something changed that somebody would want to be woken for; log positions move all the time.
     is_news: bool,
 }
@@ -42,11 +45,17 @@ pub(super) struct Views {
 impl Views {
     pub fn new(published: watch::Sender<Arc<Topology>>) -> Views {
         let topology = Topology::clone(&published.borrow());
-        Views { topology, published, is_news: false }
+        Views { topology, published, with_schema: BTreeSet::new(), is_news: false }
     }
 
     pub fn take(&mut self, seen: &Seen) {
         let Some(at) = self.topology.nodes.iter().position(|view| view.address.id == seen.node) else { return };
+        if let Sight::Answers(observation) = &seen.sight {
+            match observation.last_epoch {
+                Some(_) => self.with_schema.insert(seen.node.clone()),
+                None => self.with_schema.remove(&seen.node),
+            };
+        }
         let old = &self.topology.nodes[at];
         let new = match &seen.sight {
             Sight::Answers(seen) => NodeView {
@@ -70,6 +79,10 @@ impl Views {
         let known = |view: &NodeView| (view.role, view.timeline, view.system_identifier);
         self.is_news |= known(old) != known(&new);
         self.topology.nodes[at] = Arc::new(new);
+    }
+
+    pub fn has_schema(&self, node: &NodeId) -> bool {
+        self.with_schema.contains(node)
     }
 
     pub fn lead(&mut self, lead: &Lead) {
