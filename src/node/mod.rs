@@ -5,6 +5,7 @@
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
+mod commits;
 mod roles;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::types::{PgLsn, ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
+pub use self::commits::Outcome;
 pub use self::roles::RoleRecord;
 use self::roles::Roles;
 use crate::auth::Secret;

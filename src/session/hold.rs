@@ -1,13 +1,30 @@
 //! Statements that wait for a primary: how many may, with how much memory, and what they are told when they may not.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clients::{Client, Wish};
 use super::gate::Gate;
-use super::shared::Settings;
-use crate::types::Topology;
+use super::shared::{Settings, Shared};
+use crate::net::Stream;
+use crate::pool::AcquireError;
+use crate::pool::connect::ConnectError;
+use crate::types::{NodeView, Topology};
 use crate::wire::message::Problem;
+
+/// How often a primary is tried that cannot be reached, or does not let anybody in yet.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// So much is read ahead from a client that waits, in bytes, so that its going is noticed.
+pub(super) const READ_AHEAD: usize = 4096;
 
 /// Everybody who waits.
 #[derive(Debug, Default)]
@@ -63,8 +80,98 @@ impl Hold {
     }
 }
 
+/// Whether a server that cannot be had may be there again soon, or another in its place: nobody listens, it does not answer,
+/// it starts or stops.
+pub(super) fn may_pass(error: &AcquireError) -> bool {
+    match error {
+        AcquireError::Connect(ConnectError::Refused { .. } | ConnectError::Timeout { .. }) => true,
+        AcquireError::Connect(ConnectError::Server { sqlstate, .. }) => {
+            matches!(sqlstate.as_str(), "57P01" | "57P02" | "57P03")
+        }
+        _ => false,
+    }
+}
+
+/// One wait for the primary, from its first disappointment on.
+pub(super) struct Wait<'a> {
+    shared: &'a Shared,
+    topology: watch::Receiver<Arc<Topology>>,
+    bytes: usize,
+    since: Instant,
+    deadline: Instant,
+    held: Option<Held<'a>>,
+    /// What was tried last, and how it failed.
+    last: Option<String>,
+}
+
+impl<'a> Wait<'a> {
+    /// For a client that has sent so many bytes.
+    pub fn new(shared: &'a Shared, bytes: usize) -> Wait<'a> {
+        let since = Instant::now();
+        let deadline = since + shared.settings.load().hold;
+        Wait { shared, topology: shared.topology.clone(), bytes, since, deadline, held: None, last: None }
+    }
+
+    pub fn goes_on(&self) -> bool {
+        Instant::now() < self.deadline
+    }
+
+    /// The primary, its place in the topology and the generation under which it may be used, as soon as there is one.
+    pub async fn primary(&mut self) -> Result<(Arc<NodeView>, usize, u64), Problem> {
+        loop {
+            // First the gate, which changes before the topology does: what is seen together belongs together.
+            let generation = self.shared.gate.generation();
+            let now = self.topology.borrow_and_update().clone();
+            if generation.is_multiple_of(2)
+                && let (Some(primary), Some(at)) = (now.primary(), now.primary)
+            {
+                return Ok((primary.clone(), at, generation));
+            }
+            self.hold()?;
+            tokio::select! {
+                changed = self.topology.changed() => {
+                    if changed.is_err() {
+                        return Err(self.in_vain());
+                    }
+                }
+                () = self.shared.gate.left(generation) => {}
+                () = tokio::time::sleep_until(self.deadline) => return Err(self.in_vain()),
+            }
+        }
+    }
+
+    /// What is believed to be the primary cannot be used just now: waits until it is worth trying again.
+    pub async fn pause(&mut self, reason: String) -> Result<(), Problem> {
+        self.last = Some(reason);
+        self.hold()?;
+        let generation = self.shared.gate.generation();
+        let again = Instant::now() + TRY_AGAIN;
+        tokio::select! {
+            // One that has no sender any more is not to be asked without end.
+            Ok(()) = self.topology.changed() => {}
+            () = self.shared.gate.left(generation) => {}
+            () = tokio::time::sleep_until(again.min(self.deadline)) => {}
+        }
+        match self.goes_on() {
+            true => Ok(()),
+            false => Err(self.in_vain()),
+        }
+    }
+
+    fn hold(&mut self) -> Result<(), Problem> {
+        if self.held.is_none() {
+            self.held = Some(self.shared.hold.enter(self.bytes, &self.shared.settings.load())?);
+        }
+        Ok(())
+    }
+
+    fn in_vain(&self) -> Problem {
+        in_vain(&self.shared.gate, &self.shared.topology.borrow(), self.since, self.last.clone())
+    }
+}
+
 /// What a statement is told that has waited in vain since `since`.
-pub(super) fn in_vain(gate: &Gate, topology: &Topology, since: Instant, last: Option<String>) -> Problem {
+fn in_vain(gate: &Gate, topology: &Topology, since: Instant, last: Option<String>) -> Problem {
     let state = gate.state();
     let reason = match () {
         () if !state.reason.is_empty() => state.reason,
@@ -82,6 +189,37 @@ pub(super) fn in_vain(gate: &Gate, topology: &Topology, since: Instant, last: Op
     Problem::new("57P03", format!("no primary to run the statement on: {reason}"))
         .detail(detail)
         .hint("The statement was not sent anywhere; it can be run again.")
+}
+
+/// Waits for something with the client's connection in view: `None` if the client goes, or is told to, meanwhile. What it
+/// sends is kept in `ahead`, as far as that is little.
+pub(super) async fn while_connected<T>(
+    client: &Client,
+    stream: &mut Stream,
+    ahead: &mut Vec<u8>,
+    what: impl Future<Output = T>,
+) -> Option<T> {
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        client.waker.register(cx.waker());
+        if client.wish() == Wish::Kill {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(result) = what.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        while ahead.len() < READ_AHEAD {
+            let mut bytes = [0; READ_AHEAD];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => ahead.extend_from_slice(buffer.filled()),
+                Poll::Ready(_) => return Poll::Ready(None),
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 #[cfg(test)]
