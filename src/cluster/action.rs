@@ -124,6 +124,10 @@ pub struct Note {
     pub rejected: BTreeMap<NodeId, String>,
     /// Of the log of the primary before, as far as it was seen; what nobody saw is not in it.
     pub known_loss_bytes: u64,
+    /// Commits that clients were told of and that may lie beyond the fork, counted from the last look at the old primary at or
+    /// before it; filled in by the driver. `None`: no promotion, or no such look.
+    #[serde(default)]
+    pub lost_commits_at_most: Option<u64>,
     /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
     pub closed_at: u64,
     pub opened_at: u64,

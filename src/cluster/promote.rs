@@ -258,16 +258,17 @@ impl Brain {
         }
         let note = Note {
             epoch: record.epoch,
-            kind: change.kind,
+            kind: change.kind.into(),
             cause: record.cause.clone(),
             from: change.from,
             to: record.primary.clone(),
             timeline: record.timeline,
             fork_lsn: record.fork_lsn,
             durability: record.durability,
-            phases: change.phases,
+            phases: change.phases.into_iter().map(|(name, ms)| (name.into(), ms)).collect(),
             rejected: change.rejected,
             known_loss_bytes: change.known_loss,
+            lost_commits_at_most: None,
             closed_at: self.unix(change.closed),
             opened_at: self.unix(self.now),
         };
