@@ -39,6 +39,7 @@ impl Verdict {
 pub struct Doubts {
     state: Mutex<State>,
     outcomes: [AtomicU64; 3],
+    acknowledged: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +118,17 @@ impl Doubts {
     pub(super) fn open(&self, epoch: Epoch) {
         let mut state = self.lock();
         state.open = state.open.max(epoch);
+    }
+
+    /// A client was told that something is committed that may have written.
+    #[inline]
+    pub fn acknowledge(&self) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was, since the start.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// A client was told this of a commit in doubt.
