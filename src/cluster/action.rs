@@ -109,7 +109,7 @@ pub enum Lead {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub epoch: Epoch,
-    /// `switchover` and `command` were planned; anything else was not.
+    /// See [`Note::is_ordered`].
     pub kind: Cow<'static, str>,
     pub cause: String,
     pub from: Option<NodeId>,
@@ -131,6 +131,13 @@ pub struct Note {
     /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
     pub closed_at: u64,
     pub opened_at: u64,
+}
+
+impl Note {
+    /// An operator wanted it; anything else is a failure.
+    pub fn is_ordered(&self) -> bool {
+        matches!(&*self.kind, "switchover" | "command")
+    }
 }
 
 /// What a node is, for people and for `GET /cluster`.

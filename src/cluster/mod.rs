@@ -35,7 +35,7 @@ pub use brain::Brain;
 pub use event::{
     Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,
 };
-pub use history::HistoryEntry;
+pub use history::{Availability, HistoryEntry};
 pub use policy::{NodePolicy, Policy};
 pub use record::{Phase, Record};
 pub use sync::{SyncNames, covers};
