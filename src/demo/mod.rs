@@ -148,7 +148,12 @@ fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
 }
 
 /// The demo's configuration is an ordinary file, to be read and copied from.
-fn write_config(cluster: &Cluster, durability: Durability, listen: SocketAddr, admin: SocketAddr) -> Result<PathBuf, DemoError> {
+fn write_config(
+    cluster: &Cluster,
+    durability: Durability,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> Result<PathBuf, DemoError> {
     let io = |source| ClusterError::Io { what: "cannot write the configuration".into(), source };
     let directory = cluster.directory();
     let password_file = directory.join("control_password");

@@ -2,17 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::cluster::{Answer, Failure, FailureKind, Job};
+use crate::cluster::{Answer, Failure, FailureKind, Job, Sight};
 use crate::migrate;
 use crate::node::{Control, NodeError, XactStatus};
-use crate::types::{Epoch, NodeId};
+use crate::types::{Epoch, NodeId, Timeline};
 
-pub(super) async fn perform(
-    control: &Control,
-    epoch: Epoch,
-    coordinator: &str,
-    job: Job,
-) -> Result<Answer, Failure> {
+pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, job: Job) -> Result<Answer, Failure> {
     match job {
         Job::Recruit { node } => control.recruit(&node, epoch).await,
         Job::Settle { node } => settle(control, &node, &[]).await.map(|(answer, _)| answer),
@@ -20,7 +15,8 @@ pub(super) async fn perform(
         Job::SetSync { node, sync } => control.set_sync(&node, &sync).await,
         Job::WriteEpoch { node, cause } => {
             prepare(control, &node).await?;
-            control.write_epoch(&node, epoch, coordinator, &cause).await
+            let timeline = timeline(control, &node).await?;
+            control.write_epoch(&node, epoch, coordinator, timeline, &cause).await
         }
         Job::Follow { node, primary } => control.follow(&node, &primary).await,
         Job::Fence { node } => control.fence(&node).await,
@@ -48,6 +44,13 @@ pub(super) fn outcomes(said: Vec<(u64, XactStatus)>, is_over: bool) -> HashMap<u
         XactStatus::TooOld => None,
     };
     said.into_iter().filter_map(certain).collect()
+}
+
+async fn timeline(control: &Control, node: &NodeId) -> Result<Timeline, Failure> {
+    match control.observe(node).await {
+        Sight::Answers(seen) => Ok(seen.timeline),
+        Sight::Fails(_, reason) => Err(Failure { kind: FailureKind::Unreachable, reason }),
+    }
 }
 
 /// Brings the schema `pgbaton` up to date, where there is reason to: a primary seen for the first time.

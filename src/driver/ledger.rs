@@ -10,7 +10,7 @@ use crate::cluster::history::HistoryEntry;
 use crate::cluster::{Lead, Note, Sight};
 use crate::coord::Embedded;
 use crate::monitor::Seen;
-use crate::types::{Epoch, Lsn, NodeId};
+use crate::types::{Epoch, Lsn};
 
 /// Sights of the primary that are remembered, to tell how many commits lie behind a position: a minute or two.
 const SAMPLES: usize = 512;
@@ -53,14 +53,7 @@ struct Entry<'n> {
 
 impl Ledger {
     pub fn new(store: Arc<Mutex<Embedded>>) -> Ledger {
-        Ledger {
-            store,
-            samples: VecDeque::new(),
-            watching: None,
-            outage: None,
-            misses: (0, 0),
-            acknowledged_before: 0,
-        }
+        Ledger { store, samples: VecDeque::new(), watching: None, outage: None, misses: (0, 0), acknowledged_before: 0 }
     }
 
     /// Takes in a sight of the primary. `acknowledged`: how many commits clients have been told of by now.

@@ -106,10 +106,21 @@ impl Handle {
 /// Something that ended beside the brain.
 enum Report {
     Event(Event),
-    Settled { id: JobId, node: NodeId, result: Result<(Answer, HashMap<u64, bool>), Failure> },
+    Settled {
+        id: JobId,
+        node: NodeId,
+        result: Result<(Answer, HashMap<u64, bool>), Failure>,
+    },
     /// What was asked about commits in doubt while the primary lives.
-    Cleared { epoch: Epoch, outcomes: HashMap<u64, bool> },
-    BeatDone { epoch: Epoch, node: NodeId, result: Result<(), Failure> },
+    Cleared {
+        epoch: Epoch,
+        outcomes: HashMap<u64, bool>,
+    },
+    BeatDone {
+        epoch: Epoch,
+        node: NodeId,
+        result: Result<(), Failure>,
+    },
     UpkeepDone,
 }
 

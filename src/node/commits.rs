@@ -31,7 +31,10 @@ impl Control {
         let (age, xid) = (opened.as_secs_f64(), xid.to_string());
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&age, Type::FLOAT8), (&xid, Type::TEXT)];
-        let rows = self.inner.ask(keeper, OUTCOME, &parameters, self.inner.config.probe_timeout).await?;
+        let rows = self
+            .inner
+            .ask(keeper, super::Line::Questions, OUTCOME, &parameters, self.inner.config.probe_timeout)
+            .await?;
         let Some(row) = rows.first() else { return Ok(Outcome::Forgotten) };
         let status: Option<String> = row.try_get(0).map_err(|error| refusal(node, &error))?;
         Ok(match status.as_deref() {

@@ -21,6 +21,7 @@ fn change(kind: &'static str, closed_at: u64, opened_at: u64) -> HistoryEntry {
         phases: Vec::new(),
         rejected: Default::default(),
         known_loss_bytes: 0,
+        lost_commits_at_most: None,
         closed_at,
         opened_at,
     })
