@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{StartError, listen};
+use crate::admin::history::History;
 use crate::admin::http::{self, Api};
 use crate::auth::Secret;
 use crate::config::{Config, Listen};
@@ -22,13 +23,14 @@ pub fn open(config: &Config) -> Result<Option<TcpListener>, StartError> {
     listen::open_tcp(address).map(Some).map_err(failed)
 }
 
-pub fn api(config: &Config, shared: Arc<Shared>, refused: watch::Receiver<bool>) -> Api {
+pub fn api(config: &Config, shared: Arc<Shared>, refused: watch::Receiver<bool>, history: History) -> Api {
     let token = &config.admin.token;
     Api {
         shared,
         cluster: config.cluster.name.clone(),
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
+        history,
     }
 }
 

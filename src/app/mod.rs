@@ -6,6 +6,7 @@
 mod admin;
 mod following;
 mod listen;
+pub mod migrate;
 mod settings;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::console::{self, Console, Right};
+use crate::admin::history::History;
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
 use crate::config::{Config, keys};
@@ -137,7 +139,9 @@ fn start_with(
     ));
 
     let said = Arc::new(ArcSwap::from_pointee(settings::overrides(&config)));
-    let api = Arc::new(admin::api(&config, shared.clone(), refused.clone()));
+    // Nobody keeps one yet.
+    let history: History = Arc::new(Vec::new);
+    let api = Arc::new(admin::api(&config, shared.clone(), refused.clone(), history.clone()));
     let mut threads = Vec::new();
     let probing =
         MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
@@ -192,7 +196,7 @@ fn start_with(
         };
         let weak = Arc::downgrade(&running);
         let config = move || weak.upgrade().map_or(Vec::new(), |running| running.config_rows());
-        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload), config: Box::new(config) })
+        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload), config: Box::new(config), history })
     };
 
     let mut hands = Vec::new();
