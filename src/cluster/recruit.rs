@@ -25,7 +25,7 @@ impl Brain {
         let Some(record) = self.record.clone() else { return };
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         let began = *recruiting.began.get_or_insert(now);
-        if recruiting.again.is_some_and(|again| again <= now) {
+        if !recruiting.change.unfit.is_empty() && *recruiting.again.get_or_insert(after(now, AGAIN_MS)) <= now {
             recruiting.again = None;
             recruiting.change.unfit.clear();
         }
@@ -251,8 +251,7 @@ impl Brain {
                     true => change.back_from = Millis(self.now.0 + 1),
                     false => drop(change.unfit.insert(node.clone(), reason)),
                 }
-                let again = Some(after(self.now, AGAIN_MS));
-                self.enter(Mode::Recruiting(Recruiting { again, ..Recruiting::new(change, false) }), text);
+                self.enter(Mode::Recruiting(Recruiting::new(change, false)), text);
             }
         }
     }

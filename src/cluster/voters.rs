@@ -151,7 +151,15 @@ impl Brain {
             });
             **node != record.primary && !record.maintenance.contains(*node) && (is_kept || is_near)
         };
-        let voters: BTreeSet<NodeId> = self.nodes.keys().filter(is_voter).cloned().collect();
+        self.as_voters(self.nodes.keys().filter(is_voter).cloned().collect())
+    }
+
+    /// Nodes of priority 0 vote only if the others are too few: what such a one alone has acknowledged could not be had
+    /// by promoting it, and would stand in the way of a failover.
+    pub(super) fn as_voters(&self, nodes: BTreeSet<NodeId>) -> SyncNames {
+        let is_promotable = |node: &NodeId| self.policy.nodes.get(node).is_some_and(|node| node.priority > 0);
+        let promotable: BTreeSet<NodeId> = nodes.iter().filter(|node| is_promotable(node)).cloned().collect();
+        let voters = if promotable.len() >= self.policy.acks as usize { promotable } else { nodes };
         SyncNames { k: self.policy.acks.min(voters.len() as u32), voters }
     }
 
@@ -194,7 +202,11 @@ impl Brain {
         }
         let is_changing = self.is_running(|job| matches!(job, Job::SetSync { .. }));
         let said = seen.sync.clone();
-        let is_known = said.as_ref().is_some_and(|names| self.in_force.contains(&key(names)));
+        // In asynchronous durability a setting that is not ours may be there for a reason of somebody else's.
+        let is_known = match &said {
+            Some(names) => self.in_force.contains(&key(names)),
+            None => record.durability == Durability::Async,
+        };
         if !is_changing && !is_known && at >= settled {
             let text = format!(
                 "somebody changed synchronous_standby_names on {} to {}; it is set again",
