@@ -214,11 +214,15 @@ impl Brain {
 
     pub(super) fn recruited(&mut self, node: NodeId, result: Result<Answer, Failure>) {
         let now = self.now;
+        let streamed = self.known(&node).and_then(|known| known.received_from.clone());
+        let of = self.record.as_ref().map(|record| (record.primary.clone(), record.timeline));
+        let has_streamed = streamed.is_some() && streamed == of;
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         match result {
             Ok(Answer::Recruited { system_identifier, timeline, received, last_epoch }) => {
                 recruiting.failed.remove(&node);
-                let recruit = Recruit { system_identifier, timeline, received, last_epoch, is_settled: false };
+                let recruit =
+                    Recruit { system_identifier, timeline, received, last_epoch, is_settled: false, has_streamed };
                 recruiting.change.recruits.insert(node, recruit);
                 self.said.remove("refused");
             }

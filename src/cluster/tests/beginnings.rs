@@ -100,12 +100,12 @@ fn without_rights_async_goes_on_with_a_warning() {
 #[test]
 fn a_restarted_pgbaton_waits_for_the_voters_before_it_opens() {
     let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
-    world.brain = Brain::new(policy(Quorum, &["n1", "n2", "n3"]));
-    begin(&mut world);
+    world.restart(policy(Quorum, &["n1", "n2", "n3"]));
     world.run(1000);
     assert_script(
         &world.everything(),
         r#"
+        -- pgbaton restarts
         closed 1: n1 has not been seen to be the primary of epoch 1 yet
         "Unloaded → Stable: the record says: epoch 1, stable, n1"
         "voters set on n1: any 1 of n2, n3"
@@ -125,8 +125,7 @@ fn a_failover_under_way_is_gone_on_with() {
         world.run(400);
         assert!(!world.is_open_on("n2"), "{stuck}");
         world.node("n2").stuck.clear();
-        world.brain = Brain::new(policy(Quorum, &["n1", "n2", "n3"]));
-        begin(&mut world);
+        world.restart(policy(Quorum, &["n1", "n2", "n3"]));
         assert!(world.run_until(3000, |world| world.is_open_on("n2")), "{stuck}: {}", world.everything());
         world.run(8000);
         let stored = world.stored.clone().expect("a record");
@@ -143,13 +142,13 @@ fn an_old_store_freezes_until_an_operator_resumes() {
     world.run(500);
     world.revive("n1", true);
     world.orders();
-    world.brain = Brain::new(policy(Async, &["n1", "n2"]));
     world.stored = old;
-    begin(&mut world);
+    world.restart(policy(Async, &["n1", "n2"]));
     world.run(2000);
     assert_script(
         &world.orders(),
         r#"
+        -- pgbaton restarts
         closed 1: n1 has not been seen to be the primary of epoch 1 yet
         closed 2: n2 knows epoch 2, the store only 1: the store is older than the cluster. Nothing is done until an operator has made sure that exactly one node is the primary, and says `resume`: epoch 3 will follow
         "#,

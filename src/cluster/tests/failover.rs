@@ -346,3 +346,50 @@ fn a_server_that_restarts_for_ever_opens_a_few_epochs_and_no_more() {
     let stored = world.stored.clone().expect("a record");
     assert_eq!(stored.epoch.0, 6);
 }
+
+#[test]
+fn a_server_that_starts_up_is_waited_for_but_not_for_ever() {
+    let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+    world.kill("n1");
+    world.node("n1").life = Life::Starts;
+    world.run(4000);
+    assert_script(
+        &world.everything(),
+        r#"
+        -- n1 dies
+        "n1 starts up; it is waited for until 5000 ms have passed"
+        "#,
+    );
+    assert!(world.run_until(3000, |world| world.is_open_on("n2")));
+}
+
+#[test]
+fn a_server_that_rejects_us_is_alive() {
+    let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+    world.node("n1").life = Life::Rejects;
+    world.run(60_000);
+    assert_script(
+        &world.everything(),
+        r#""n1 answers, but not to us, which is no reason for a failover: password authentication failed""#,
+    );
+    assert!(world.is_open_on("n1"));
+}
+
+#[test]
+fn a_fenced_primary_is_freed_in_a_new_epoch() {
+    let mut world = world(Async, &["n1", "n2"]).start();
+    world.node("n1").seen.is_fenced = true;
+    world.run(1000);
+    assert_script(
+        &world.orders(),
+        "closed 2: n1 is fenced though it is the primary
+        store 2 recruiting n1, voters none
+        settle n1
+        store 2 promoting n1, voters none
+        promote n1, sync none
+        write epoch n1
+        store 2 stable n1, voters none
+        open 2 n1 timeline 1
+        note 2 restart: Some(n1) to n1",
+    );
+}

@@ -144,6 +144,17 @@ impl World {
         self
     }
 
+    /// pgbaton dies and is started again; what it had begun is lost with it.
+    pub fn restart(&mut self, policy: Policy) {
+        self.note("pgbaton restarts".into());
+        self.brain = Brain::new(policy);
+        self.jobs.clear();
+        self.due.clear();
+        self.probes.clear();
+        let record = self.stored.clone();
+        self.tell(Event::Loaded { record, unix_ms_at_zero: 0 });
+    }
+
     pub fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.get_mut(&id(name)).expect("a node of this story")
     }
@@ -377,7 +388,7 @@ impl World {
                 self.write(&node, 100);
                 let lsn = self.nodes[&node].seen.lsn;
                 for it in self.nodes.values_mut().filter(|it| it.seen.lsn == lsn) {
-                    it.seen.last_epoch = Some(epoch);
+                    it.seen.last_epoch = it.seen.last_epoch.max(Some(epoch));
                 }
                 Answer::EpochWritten
             }

@@ -93,13 +93,12 @@ fn names_that_somebody_changed_are_set_again() {
 #[test]
 fn durability_follows_the_configuration() {
     let mut world = world(Async, &["n1", "n2", "n3"]).start();
-    world.brain = Brain::new(policy(Quorum, &["n1", "n2", "n3"]));
-    let record = world.stored.clone();
-    world.tell(Event::Loaded { record, unix_ms_at_zero: 0 });
+    world.restart(policy(Quorum, &["n1", "n2", "n3"]));
     world.run(2000);
     assert_script(
         &world.orders(),
         r#"
+        -- pgbaton restarts
         closed 1: n1 has not been seen to be the primary of epoch 1 yet
         store 1 stable n1, voters none
         set sync n1, sync any 1 of n2,n3
@@ -107,13 +106,12 @@ fn durability_follows_the_configuration() {
         open 1 n1 timeline 1
         "#,
     );
-    world.brain = Brain::new(policy(Async, &["n1", "n2", "n3"]));
-    let record = world.stored.clone();
-    world.tell(Event::Loaded { record, unix_ms_at_zero: 0 });
+    world.restart(policy(Async, &["n1", "n2", "n3"]));
     world.run(2000);
     assert_script(
         &world.orders(),
         r#"
+        -- pgbaton restarts
         closed 1: n1 has not been seen to be the primary of epoch 1 yet
         store 1 stable n1, voters none
         set sync n1, sync none

@@ -18,7 +18,7 @@ impl Dice {
     }
 }
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 10;
 const JOBS: [&str; 7] = ["recruit", "settle", "promote", "set sync", "write epoch", "follow", "fence"];
 
 fn something_happens(world: &mut World, dice: &mut Dice, durability: Durability) {
@@ -33,14 +33,7 @@ fn something_happens(world: &mut World, dice: &mut Dice, durability: Durability)
         10 => drop(world.node(name).stuck.insert(JOBS[dice.roll(7) as usize])),
         11 => drop(world.node(name).refuses.insert(JOBS[dice.roll(7) as usize])),
         12 => world.beats = dice.roll(3) > 0,
-        _ => {
-            world.note("pgbaton restarts".into());
-            world.brain = Brain::new(policy(durability, &["n1", "n2", "n3"]));
-            let record = world.stored.clone();
-            let now = world.now;
-            world.brain.step(Millis(now), Event::Tick);
-            world.tell(Event::Loaded { record, unix_ms_at_zero: 0 });
-        }
+        _ => world.restart(policy(durability, &["n1", "n2", "n3"])),
     }
 }
 
