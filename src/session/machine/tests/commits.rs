@@ -232,7 +232,10 @@ fn a_commit_that_is_only_local_is_no_success() {
     story.send(&mut server, &cat(&[&p("", "COMMIT"), &b(""), &e(), &more]));
     let replies = cat(&[OK_1, OK_2, &xid("704"), &local, &c("COMMIT"), OK_1, OK_2, &c("SELECT 1"), &z(b'I')]);
     let (heard, rest) = story.answer(&mut server, &replies);
-    assert!(heard.starts_with("1() 2() N(") && heard.contains("C08007") && heard.ends_with(") Z(I)") && rest, "{heard}");
+    assert!(
+        heard.starts_with("1() 2() N(") && heard.contains("C08007") && heard.ends_with(") Z(I)") && rest,
+        "{heard}"
+    );
     assert!(!heard.contains("COMMIT") && !heard.contains("SELECT 1") && heard.matches("E(").count() == 1, "{heard}");
     // It was once.
     story.query(&mut server, "SELECT 1", &["SELECT 1"], b'I');
