@@ -423,6 +423,11 @@ async fn report_rights(control: Control, shared: Arc<Shared>) {
 }
 
 impl Running {
+    /// What the sessions share, and are told a change of primary by.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }
