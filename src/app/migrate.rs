@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::{StartError, settings};
 use crate::config::Config;
+use crate::driver;
 use crate::migrate::{self, MigrateError};
-use crate::monitor;
 use crate::node::{Control, NodeError};
 use crate::types::NodeId;
 
@@ -46,7 +46,7 @@ async fn run(config: &Config) -> Result<(NodeId, Vec<String>), MigrationError> {
     let control = settings::control(config, settings::node_tls(config)?)?;
     let addresses: Vec<_> = control.nodes.iter().map(|(address, _)| address.clone()).collect();
     let database = control.database.clone();
-    let (publish, topology) = watch::channel(Arc::new(monitor::unseen(&addresses)));
+    let (publish, topology) = watch::channel(Arc::new(driver::unseen(&addresses)));
     let control = Control::new(control, topology);
     let answers = join_all(addresses.iter().map(|address| control.status(&address.id))).await;
     let (mut primaries, mut reasons) = (Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ async fn run(config: &Config) -> Result<(NodeId, Vec<String>), MigrationError> {
         }
     };
     let node = addresses[at].id.clone();
-    let mut found = monitor::unseen(&addresses);
+    let mut found = driver::unseen(&addresses);
     found.primary = Some(at);
     publish.send_replace(Arc::new(found));
     let mut client = control.client_for(&database).await?;
