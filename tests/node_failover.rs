@@ -2,11 +2,9 @@
 //! and short of rights. How long things take is printed, and asserted nowhere.
 
 #[path = "support/ground.rs"]
-#[allow(dead_code)]
 mod ground;
 mod support;
 #[path = "support/wire.rs"]
-#[allow(dead_code)]
 mod wire;
 
 use std::collections::BTreeSet;
@@ -142,6 +140,38 @@ fn failed<T: std::fmt::Debug>(outcome: Result<T, Failure>, kind: FailureKind, sa
     assert!(failure.reason.contains(says), "{:?} does not say {says:?}", failure.reason);
 }
 
+/// Stops all of a server's processes, as a paused virtual machine does; [`Node::pause`] stops the postmaster only, and what
+/// is connected already is served on. Thawed when dropped.
+struct Frozen(Vec<rustix::process::Pid>);
+
+fn freeze(node: &Node) -> Frozen {
+    use rustix::process::{Pid, Signal, kill_process};
+    let postmaster = node.pid().unwrap().to_string();
+    let mut frozen = Vec::new();
+    // New ones may be born until the postmaster stands still.
+    node.pause();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let name = process.file_name().to_string_lossy().into_owned();
+        let status = std::fs::read_to_string(process.path().join("status")).unwrap_or_default();
+        let is_child = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == postmaster));
+        if let (true, Some(pid)) = (is_child, name.parse().ok().and_then(Pid::from_raw)) {
+            kill_process(pid, Signal::STOP).unwrap();
+            frozen.push(pid);
+        }
+    }
+    assert!(frozen.len() > 3, "these are not all: {frozen:?}");
+    frozen.push(Pid::from_raw(postmaster.parse().unwrap()).unwrap());
+    Frozen(frozen)
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = rustix::process::kill_process(*pid, rustix::process::Signal::CONT);
+        }
+    }
+}
+
 // --- probes -----------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -240,10 +270,10 @@ fn a_probe_tells_the_ways_of_not_answering_apart() {
     field.node("n2").stop(Shutdown::Kill);
     assert_eq!(field.symptom("n2"), Symptom::Refused);
     assert_eq!(field.symptom("n2"), Symptom::Refused);
-    field.node("n3").pause();
+    let frozen = freeze(field.node("n3"));
     assert_eq!(field.symptom("n3"), Symptom::Silent, "on the kept connection");
     assert_eq!(field.symptom("n3"), Symptom::Silent, "on a new one");
-    field.node("n3").resume();
+    drop(frozen);
     wait_until(DEADLINE, "it answers again", || matches!(field.sight("n3"), Sight::Answers(_)));
     // The kept connection is ended by somebody: the same probe opens another.
     field.node("n1").sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgbaton'").unwrap();
@@ -366,8 +396,10 @@ fn a_recruit_acknowledges_nothing_to_a_living_primary() {
 fn recruits_of_a_killed_primary_receive_nothing_when_it_returns() {
     let field = Field::new(&[]);
     field.seen("n2");
-    let load = field.app("n1");
-    drop(load);
+    // As the driver does every few seconds: a connection lies ready.
+    for node in ["n2", "n3"] {
+        field.runtime.block_on(field.control.keep_slots(&id(node), false, &[]));
+    }
     field.node("n1").stop(Shutdown::Kill);
     let begin = Instant::now();
     let (two, three) = field.runtime.block_on(async {
@@ -384,9 +416,9 @@ fn recruits_of_a_killed_primary_receive_nothing_when_it_returns() {
 #[test]
 fn a_frozen_primary_is_left_all_the_same() {
     let field = Field::new(&[]);
-    field.node("n1").pause();
+    let frozen = freeze(field.node("n1"));
     received(field.recruit("n2", 2));
-    field.node("n1").resume();
+    drop(frozen);
     assert!(waits_for_n2(&field));
 }
 
@@ -478,7 +510,7 @@ fn a_standby_that_cannot_be_recruited_says_what_it_takes() {
     support::wait_for_end(&mut by_hand, DEADLINE);
     failed(outcome, FailureKind::Refused, "command line");
 
-    field.node("n3").pause();
+    let _frozen = freeze(field.node("n3"));
     let begin = Instant::now();
     failed(field.recruit("n3", 2), FailureKind::Unreachable, "no answer");
     assert!(begin.elapsed() < DEADLINE);
@@ -749,8 +781,7 @@ fn nothing_waits_for_a_frozen_node_for_ever() {
     let (one, two) = (id("n1"), id("n2"));
     field.seen("n1");
     field.runtime.block_on(field.control.beat(&one, Epoch(1), "test")).unwrap();
-    field.node("n1").pause();
-    field.node("n2").pause();
+    let frozen = (freeze(field.node("n1")), freeze(field.node("n2")));
     let control = &field.control;
     let begin = Instant::now();
     field.runtime.block_on(async {
@@ -772,10 +803,9 @@ fn nothing_waits_for_a_frozen_node_for_ever() {
         control.keep_slots(&one, true, &[(two.clone(), Lsn(0))]).await;
     });
     println!("all gave up after {:?}", begin.elapsed());
-    field.node("n1").resume();
-    field.node("n2").resume();
+    drop(frozen);
     // A follower's new primary that is frozen: it follows without a slot.
-    field.node("n3").pause();
+    let _frozen = freeze(field.node("n3"));
     wait_until(DEADLINE, "n2 answers", || matches!(field.sight("n2"), Sight::Answers(_)));
     field.timed("follow a frozen one", control.follow(&two, &id("n3"))).unwrap();
     assert_eq!(field.node("n2").sql("SHOW primary_slot_name").unwrap(), "");
