@@ -55,8 +55,15 @@ struct Entry<'n> {
 
 impl Ledger {
     pub fn new(store: Arc<Mutex<Embedded>>) -> Ledger {
-        Ledger { store, samples: VecDeque::new(), watching: None, outage: None,
-            open_epoch: None, misses: (0, 0), acknowledged_before: 0 }
+        Ledger {
+            store,
+            samples: VecDeque::new(),
+            watching: None,
+            outage: None,
+            open_epoch: None,
+            misses: (0, 0),
+            acknowledged_before: 0,
+        }
     }
 
     /// Takes in a sight of the primary. `acknowledged`: how many commits clients have been told of by now.
