@@ -361,6 +361,7 @@ fn metrics_have_help_and_type_and_bounded_labels() {
             let is_bounded = match label {
                 "node" => ["n1", "n2"].contains(&value),
                 "state" => ["active", "idle"].contains(&value),
+                "outcome" => ["committed", "aborted", "unknown"].contains(&value),
                 "target" => ["primary", "replica"].contains(&value),
                 "class" | "reason" => value.chars().all(|letter| letter.is_ascii_lowercase() || " -".contains(letter)),
                 _ => false,
@@ -376,6 +377,9 @@ fn metrics_have_help_and_type_and_bounded_labels() {
         "pgbaton_replica_lag_bytes",
         "pgbaton_replica_lag_seconds",
         "pgbaton_node_up",
+        "pgbaton_epoch",
+        "pgbaton_held_statements",
+        "pgbaton_in_doubt",
     ] {
         assert!(families.contains_key(name), "{name}: {page}");
         let has_unit = name.ends_with("_bytes") || name.ends_with("_seconds");
@@ -393,9 +397,8 @@ fn health_and_the_cluster_are_told() {
     wait_until(DEADLINE, "it is ready", || get(admin, "/health/ready").0 == 200);
     let (_, told) = get(admin, "/cluster");
     assert_eq!((&told["name"], &told["primary"], &told["paused"]), (&"main".into(), &"n1".into(), &false.into()));
-    for key in ["epoch", "phase", "durability"] {
-        assert!(told.get(key).is_some_and(serde_json::Value::is_null), "{key}: {told}");
-    }
+    let decided = (&told["epoch"], &told["phase"], &told["durability"], &told["voters"]);
+    assert_eq!(decided, (&1.into(), &"stable".into(), &"async".into(), &serde_json::json!([])), "{told}");
     let node = &told["nodes"][0];
     assert_eq!((&node["role"], &node["state"], &node["lag_bytes"]), (&"primary".into(), &"running".into(), &0.into()));
     assert_eq!(node["port"], cluster.nodes()[0].port());

@@ -103,6 +103,11 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
             Some(NodeState::Maintenance) => "maintenance",
             _ => state,
         };
+        // What the control plane does to a node says more than that it serves no reads.
+        let has_own_account = account.is_some_and(|account| {
+            let is_apart = matches!(account.state, NodeState::Fenced | NodeState::Rejoining | NodeState::Maintenance);
+            is_apart && !account.reason.is_empty()
+        });
         let (lag_bytes, lag_ms) = match reader.and_then(|reader| reader.known_lag()) {
             _ if is_primary => (Some(0), Some(0)),
             Some(lag) => (Some(lag.bytes), Some(lag.time.0)),
@@ -111,9 +116,7 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
         let reason = match reader.map(|reader| &reader.state) {
             // Of a primary that does not answer, that is worth more than that it is the primary.
             _ if is_primary && seen.role == Role::Unknown => format!("does not answer: {}", seen.reason),
-            _ if account.is_some_and(|account| !account.reason.is_empty()) => {
-                account.map_or(String::new(), |account| account.reason.clone())
-            }
+            _ if has_own_account => account.map_or(String::new(), |account| account.reason.clone()),
             Some(Ok(())) => String::new(),
             Some(Err(reason)) => reason.to_string(),
             None => "not judged yet".to_owned(),
