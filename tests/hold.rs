@@ -350,6 +350,35 @@ fn a_session_tied_to_the_lost_server_is_closed_with_the_name_of_what_was_lost() 
     assert_eq!(client.value("SELECT 1"), "1");
 }
 
+#[test]
+fn nobody_waits_for_a_primary_that_is_frozen() {
+    let ground = Ground::new("60s");
+    let mut writer = ground.client();
+    let (mut opens, mut restores, mut block) = (ground.client(), ground.client(), ground.client());
+    block.run("BEGIN");
+    block.run("INSERT INTO t VALUES (1)");
+    restores.run("SET timezone = 'Asia/Tokyo'");
+    send(&mut writer, "INSERT INTO t SELECT 2 FROM pg_sleep(600)");
+    wait_until(DEADLINE, "it sleeps", || {
+        ground.primary().sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").unwrap() == "1"
+    });
+    ground.primary().pause();
+    send(&mut restores, "INSERT INTO t VALUES (3)");
+    send(&mut opens, "INSERT INTO t VALUES (4)");
+    std::thread::sleep(Duration::from_millis(100));
+    // Its client goes while the server cannot be told.
+    drop(block);
+    ground.close();
+    let answer = writer.until(b"Z").unwrap();
+    assert_eq!(answer.code(), "08007");
+    ground.until_held(2);
+    ground.primary().resume();
+    ground.open(&[]);
+    restores.until(b"Z").unwrap().ok();
+    opens.until(b"Z").unwrap().ok();
+    assert_eq!(restores.value("SHOW timezone"), "Asia/Tokyo");
+}
+
 // --- servers that end connections by themselves -----------------------------------------------------------------------------
 
 #[test]

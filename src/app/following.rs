@@ -7,7 +7,7 @@ use crate::node::{Control, NodeError};
 use crate::route::eligible;
 use crate::route::lag::LagRing;
 use crate::session::shared::Shared;
-use crate::types::{Lsn, NodeId};
+use crate::types::{Epoch, Lsn, NodeId};
 
 /// How often the replicas are judged.
 const JUDGE: Duration = Duration::from_millis(100);
@@ -19,19 +19,22 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(100);
 /// After so long the end of the log that is not written out holds nobody's commit, at least.
 const SETTLED: Duration = Duration::from_millis(800);
 
-/// Closes the pools of a node that is no longer the primary, and those of one that has become it: connections to it from
-/// when it was a standby may be in transactions that stay read-only.
+/// Closes the pools of a node that is no longer the primary, and those of one that has become it, also if it was it before:
+/// connections to it from when it was a standby may be in transactions that stay read-only, and none of an epoch before may be
+/// used in the next.
 pub(super) async fn follow_primary(shared: Arc<Shared>) {
     let mut topology = shared.topology.clone();
     let mut version = 0;
-    let mut known: Option<NodeId> = None;
+    let mut known: Option<(NodeId, Epoch)> = None;
     loop {
         let now = topology.borrow_and_update().clone();
-        if now.version != version {
+        if now.version != version || known.as_ref().is_some_and(|(_, epoch)| *epoch != now.epoch) {
             version = now.version;
             if let Some(primary) = now.primary() {
                 let id = primary.address.id.clone();
-                if let Some(old) = known.replace(id.clone()).filter(|old| *old != id) {
+                if let Some((old, _)) =
+                    known.replace((id.clone(), now.epoch)).filter(|old| *old != (id.clone(), now.epoch))
+                {
                     shared.pools.retire(&old);
                     shared.pools.retire(&id);
                 }

@@ -41,7 +41,7 @@ pub fn session(config: &Config) -> Settings {
         hold: config.failover.hold,
         max_held: MAX_HELD,
         max_held_bytes: MAX_HELD_BYTES,
-        ask_commits: true,
+        ask_commits: config.failover.ask_commits,
     }
 }
 

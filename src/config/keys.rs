@@ -473,6 +473,15 @@ pub const KEYS: &[Key] = &[
         "How long a new statement waits while there is no primary, before it gets SQLSTATE 57P03.",
     ),
     key(
+        "failover",
+        "ask_commits",
+        Kind::Boolean,
+        Some("true"),
+        RELOADS,
+        "Ask for the transaction's id before each COMMIT of a block, in the same write, so that its outcome can be found out if \
+         the primary is lost in it. Without it such a client hears that the outcome is unknown (08007).",
+    ),
+    key(
         "admin",
         "listen",
         Kind::Address,

@@ -154,6 +154,7 @@ pub struct Failover {
     pub probe_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
+    pub ask_commits: bool,
 }
 
 /// `[log]`
@@ -380,6 +381,7 @@ fn build(document: &Document<'_>) -> Option<Config> {
         probe_interval: section.duration("probe_interval"),
         probe_timeout: section.duration("probe_timeout"),
         hold: section.duration("hold"),
+        ask_commits: section.boolean("ask_commits").unwrap_or(true),
     };
     let admin = Admin::read(document);
     let section = document.section("log");

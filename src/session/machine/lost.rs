@@ -67,6 +67,11 @@ impl Machine {
         // A server that ends a connection with an error (not with a warning: that may come at any moment) has rolled back
         // what it was doing. A procedure may have committed before.
         let is_rolled_back = self.commit.is_farewell && !self.commit.is_only_local;
+        // One whose end was not sent has not been committed either.
+        let is_unfinished = self.copy_in || self.unsynced;
+        if is_unfinished && self.commit.is_atomic && self.status == Tx::Idle && !self.ends_are_due() {
+            return Loss::RolledBack;
+        }
         if is_rolled_back && (self.only_commit_is_due() || self.status == Tx::Idle && self.commit.is_atomic) {
             return Loss::RolledBack;
         }
@@ -89,6 +94,11 @@ impl Machine {
             true => Loss::Unknown,
             false => Loss::RolledBack,
         }
+    }
+
+    /// A Sync was sent that is yet to be answered.
+    fn ends_are_due(&self) -> bool {
+        self.queue.iter().any(|expect| matches!(expect.due, Due::Sync) && !expect.silent)
     }
 
     /// The warning that a commit is on the primary alone was the last that was heard of it.
