@@ -307,7 +307,7 @@ fn module_of(path: &str) -> Vec<String> {
 
 /// Whole files that are only compiled for tests, by the name this repository gives them.
 fn is_test_file(path: &str) -> bool {
-    path.ends_with("/tests.rs")
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 #[track_caller]

@@ -447,7 +447,7 @@ impl Session {
                     tracing::debug!(client = self.me.client.id, %error, "an idle server connection turned out to be broken");
                     self.keep(&input[at..]);
                     self.abandon();
-                    return None;
+                    return Some(Step::NeedServer);
                 }
                 self.keep(&input[at + taken..]);
                 return Some(Step::ServerGone(error));

@@ -318,6 +318,10 @@ fn what_was_not_sent_to_its_end_is_not_committed() {
     story.answer(&mut server, &cat(&[OK_1, OK_2, &c("INSERT 0 1")]));
     assert_eq!(story.machine.loss(), Loss::RolledBack);
     assert!(lose(&mut story).starts_with("E("));
+    // What is before it may have committed.
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &cat(&[&q("CALL p()"), &p("", "INSERT INTO t VALUES (1)"), &b("")]));
+    assert_eq!(story.machine.loss(), Loss::Unknown);
     for (text, expected) in [("COPY t FROM STDIN", Loss::RolledBack), ("COPY t FROM STDIN; VACUUM", Loss::Unknown)] {
         let (mut story, mut server) = (Story::new(), Memory::default());
         story.send(&mut server, &q(text));
