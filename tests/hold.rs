@@ -27,7 +27,11 @@ struct Ground {
 
 impl Ground {
     fn new(hold: &str) -> Ground {
-        let cluster = cluster(0);
+        Ground::with_replicas(hold, 0)
+    }
+
+    fn with_replicas(hold: &str, replicas: usize) -> Ground {
+        let cluster = cluster(replicas);
         cluster.nodes()[0].sql("CREATE TABLE t (id int PRIMARY KEY, n int)").unwrap();
         let mut settings = trusting(&cluster, "");
         settings.sections += &format!("\n[failover]\nhold = \"{hold}\"");
@@ -198,6 +202,25 @@ fn a_statement_that_waits_can_be_cancelled() {
     assert_eq!(client.value("SELECT count(*) FROM t"), "0");
 }
 
+#[test]
+fn reads_that_may_be_stale_go_on_meanwhile() {
+    let ground = Ground::with_replicas("60s", 1);
+    ground.cluster.wait_for_replicas().unwrap();
+    let (mut stale, mut fresh) = (ground.client(), ground.client());
+    stale.run("SET pgbaton.consistency = 'eventual'");
+    wait_until(DEADLINE, "reads run on the replica", || stale.value("SELECT pg_is_in_recovery()") == "t");
+    ground.close();
+    for _ in 0..20 {
+        assert_eq!(stale.value("SELECT count(*) FROM t"), "0");
+    }
+    // One that must see its own write asks for what only the next primary can promise.
+    send(&mut fresh, "INSERT INTO t VALUES (1)");
+    ground.until_held(1);
+    ground.open(&[]);
+    fresh.until(b"Z").unwrap().ok();
+    assert_eq!(fresh.value("SELECT count(*) FROM t"), "1");
+}
+
 // --- what was under way -------------------------------------------------------------------------------------------------
 
 #[test]
@@ -234,23 +257,24 @@ fn an_open_block_is_rolled_back_and_its_session_goes_on() {
 
 #[test]
 fn a_commit_in_doubt_is_answered_as_what_it_was() {
-    for (outcome, extended) in
-        [(Some(true), false), (Some(false), false), (None, false), (Some(true), true), (Some(false), true)]
-    {
-        let ground = Ground::new("60s");
-        let mut client = ground.client();
+    let ground = Ground::new("60s");
+    let mut counted = [0; 3];
+    let stories = [(Some(true), false), (Some(false), false), (None, false), (Some(true), true), (Some(false), true)];
+    for (at, (outcome, extended)) in stories.into_iter().enumerate() {
+        let (mut client, epoch) = (ground.client(), ground.epoch.get());
         client.run("BEGIN");
-        client.run("INSERT INTO t VALUES (1)");
+        client.run(&format!("INSERT INTO t VALUES ({at})"));
         let xid: u64 = client.value("SELECT pg_current_xact_id()").parse().unwrap();
         ground.stall_commits(true);
-        let batch =
-            if extended { Batch::new().parse("", "COMMIT").run("", &[]).sync() } else { Batch::new().query("COMMIT") };
+        let batch = match extended {
+            true => Batch::new().parse("", "COMMIT").run("", &[]).sync(),
+            false => Batch::new().query("COMMIT"),
+        };
         client.send(&batch.0).unwrap();
         ground.until_in_sync_wait();
         ground.close();
         assert_eq!(ground.shared.doubts.pending(), [xid]);
-        let outcomes: Vec<_> = outcome.map(|committed| (xid, committed)).into_iter().collect();
-        ground.open(&outcomes);
+        ground.open(&outcome.map(|committed| (xid, committed)).into_iter().collect::<Vec<_>>());
         let answer = client.until(b"Z").unwrap();
         assert_eq!(answer.status, b'I', "{answer:?}");
         match outcome {
@@ -262,19 +286,19 @@ fn a_commit_in_doubt_is_answered_as_what_it_was() {
             None => {
                 assert_eq!(answer.code(), "08007");
                 let detail = &answer.errors[0].detail;
-                assert!(detail.contains("node n1 in epoch 1") && detail.contains(&xid.to_string()), "{detail}");
+                let whereabouts = format!("node n1 in epoch {epoch}");
+                assert!(detail.contains(&whereabouts) && detail.contains(&xid.to_string()), "{detail}");
             }
         }
-        let counted = ground.shared.doubts.counted();
-        let expected = match outcome {
-            Some(true) => [1, 0, 0],
-            Some(false) => [0, 1, 0],
-            None => [0, 0, 1],
-        };
-        assert_eq!(counted.map(|(_, count)| count), expected);
+        counted[match outcome {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        }] += 1;
+        assert_eq!(ground.shared.doubts.counted().map(|(_, count)| count), counted);
         ground.stall_commits(false);
         // The session is in no block, and of the new epoch.
-        client.run("INSERT INTO t VALUES (2)");
+        client.run(&format!("INSERT INTO t VALUES ({at} + 100)"));
     }
 }
 
@@ -348,6 +372,35 @@ fn a_session_tied_to_the_lost_server_is_closed_with_the_name_of_what_was_lost() 
     ground.close();
     ground.open(&[]);
     assert_eq!(client.value("SELECT 1"), "1");
+}
+
+#[test]
+fn nobody_waits_for_a_primary_that_is_frozen() {
+    let ground = Ground::new("60s");
+    let mut writer = ground.client();
+    let (mut opens, mut restores, mut block) = (ground.client(), ground.client(), ground.client());
+    block.run("BEGIN");
+    block.run("INSERT INTO t VALUES (1)");
+    restores.run("SET timezone = 'Asia/Tokyo'");
+    send(&mut writer, "INSERT INTO t SELECT 2 FROM pg_sleep(600)");
+    wait_until(DEADLINE, "it sleeps", || {
+        ground.primary().sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").unwrap() == "1"
+    });
+    ground.primary().pause();
+    send(&mut restores, "INSERT INTO t VALUES (3)");
+    send(&mut opens, "INSERT INTO t VALUES (4)");
+    std::thread::sleep(Duration::from_millis(100));
+    // Its client goes while the server cannot be told.
+    drop(block);
+    ground.close();
+    let answer = writer.until(b"Z").unwrap();
+    assert_eq!(answer.code(), "08007");
+    ground.until_held(2);
+    ground.primary().resume();
+    ground.open(&[]);
+    restores.until(b"Z").unwrap().ok();
+    opens.until(b"Z").unwrap().ok();
+    assert_eq!(restores.value("SHOW timezone"), "Asia/Tokyo");
 }
 
 // --- servers that end connections by themselves -----------------------------------------------------------------------------

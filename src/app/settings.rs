@@ -15,7 +15,7 @@ use crate::route::FunctionName;
 use crate::route::eligible::ReadLimits;
 use crate::session::login::{LoginContext, Source};
 use crate::session::readers::ReadSettings;
-use crate::session::shared::{MAX_HELD, MAX_HELD_BYTES, Settings};
+use crate::session::shared::Settings;
 use crate::types::{Millis, NodeAddress};
 
 /// Every job has deadlines of its own below this; it is for one that is lost altogether.
@@ -43,9 +43,9 @@ pub fn session(config: &Config) -> Settings {
         max_prepared: config.proxy.max_prepared_statements,
         max_inspect: config.proxy.max_inspect_bytes,
         hold: config.failover.hold,
-        max_held: MAX_HELD,
-        max_held_bytes: MAX_HELD_BYTES,
-        ask_commits: true,
+        max_held: config.failover.max_held,
+        max_held_bytes: config.failover.max_held_bytes,
+        ask_commits: config.failover.ask_commits,
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Failover {
     pub max_held: usize,
     /// Of all of them together.
     pub max_held_bytes: usize,
+    pub ask_commits: bool,
 }
 
 impl Failover {
@@ -49,6 +50,7 @@ impl Failover {
             hold: section.duration("hold"),
             max_held: section.count("max_held"),
             max_held_bytes: section.size("max_held_bytes"),
+            ask_commits: section.boolean("ask_commits").unwrap_or(true),
         }
     }
 }

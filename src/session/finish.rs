@@ -10,6 +10,7 @@ use super::Session;
 use super::clients::Activity;
 use super::machine::Tx;
 use super::sink::Sink;
+use crate::net::Stream;
 use crate::pool::server::Exchange;
 use crate::pool::{Lease, Server};
 use crate::sql::{Pin, Pins};
@@ -60,6 +61,16 @@ async fn left_on(server: &mut Server, pins: Pins) -> Result<Pins, Exchange> {
         }
     }
     Ok(left)
+}
+
+async fn say_farewell(client: u64, stream: &mut Stream, out: &[u8]) {
+    if !out.is_empty() {
+        let said = tokio::time::timeout(Duration::from_secs(5), stream.write_all(out)).await;
+        if !matches!(said, Ok(Ok(()))) {
+            tracing::debug!(client, "the client did not take its last message");
+        }
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }
 
 impl Session {
@@ -133,14 +144,22 @@ impl Session {
 
     /// The end of the session.
     pub(super) async fn finish(&mut self) {
-        // What the client is still to hear (a farewell), as far as it listens.
-        if !self.to_client.is_empty() {
-            let said = tokio::time::timeout(Duration::from_secs(5), self.stream.write_all(&self.to_client)).await;
-            if !matches!(said, Ok(Ok(()))) {
-                tracing::debug!(client = self.me.client.id, "the client did not take its last message");
+        let (shared, pass) = (self.shared.clone(), self.me.client.pass());
+        {
+            // What the client is still to hear, as far as it listens. A primary that is given up does not wait for that.
+            let (id, stream, out) = (self.me.client.id, &mut self.stream, &self.to_client);
+            let mut farewell = std::pin::pin!(say_farewell(id, stream, out));
+            tokio::select! {
+                biased;
+                () = &mut farewell => {}
+                () = shared.gate.left(pass), if pass != 0 && !self.machine.is_on_replica() => {
+                    self.lease = None;
+                    self.aside = None;
+                    self.me.client.set_pass(0);
+                    farewell.await;
+                }
             }
         }
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
         if let Some(mut aside) = self.aside.take()
             && aside.server().identity.gate.is_quiet()
         {
@@ -151,7 +170,6 @@ impl Session {
         self.me.client.set_server(None);
         // Nobody is left to repeat anything for.
         self.machine.disarm(&mut self.to_client);
-        let (shared, pass) = (self.shared.clone(), self.me.client.pass());
         let is_concerned = pass != 0 && !self.machine.is_on_replica();
         tokio::select! {
             biased;

@@ -49,11 +49,7 @@ impl Session {
         if self.lease.is_some() && !self.machine.is_on_replica() {
             return Some(given_up(&self.shared.gate));
         }
-        self.half_taken = None;
-        if self.aside.take().is_some() {
-            self.forget_sequences();
-        }
-        self.me.client.set_pass(0);
+        self.release_pass();
         None
     }
 
@@ -192,10 +188,12 @@ impl Session {
     }
 
     /// Nothing of the primary is left here, and what is in doubt is registered.
-    fn release_pass(&mut self) {
+    pub(super) fn release_pass(&mut self) {
         if self.me.client.pass() != self.shared.gate.generation() {
             self.half_taken = None;
-            self.aside = None;
+            if self.aside.take().is_some() {
+                self.forget_sequences();
+            }
             self.me.client.set_pass(0);
         }
     }
@@ -252,6 +250,10 @@ async fn ask_in_place(shared: &Shared, pass: u64, epoch: Epoch, node: &NodeId, x
     let lost = Instant::now();
     let Some(control) = shared.login.load().roles.clone() else { return nobody_else(epoch).await };
     while shared.gate.generation() == pass {
+        // Somebody has made another the primary, without us.
+        if shared.topology.borrow().primary().is_some_and(|primary| primary.address.id != *node) {
+            return nobody_else(epoch).await;
+        }
         let outcome = control.outcome(node, xid, opened + lost.elapsed()).await;
         if shared.gate.generation() != pass {
             break;

@@ -67,6 +67,7 @@ pub enum Step {
     Killed,
 }
 
+/// An error means that nothing of it was written.
 fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<usize> {
     let all = bytes.len();
     while !bytes.is_empty() {
@@ -74,6 +75,8 @@ fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, mut bytes: &[u8]) -> io
             Poll::Pending => break,
             Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(written)) => bytes = &bytes[written..],
+            // What was taken before is told; the next attempt fails again.
+            Poll::Ready(Err(_)) if bytes.len() < all => break,
             Poll::Ready(Err(error)) => return Err(error),
         }
     }
@@ -409,6 +412,7 @@ impl Session {
         let mut at = 0;
         loop {
             self.refresh_wishes();
+            let is_first = self.lease.is_some() && self.machine.is_at_rest() && self.to_server.is_empty();
             let rest = &input[at..];
             let mut sink = Sink::new(rest, &mut self.to_server);
             let known = Known::of(&self.database, &self.shared);
@@ -438,6 +442,13 @@ impl Session {
             if let Some(lease) = &mut self.lease
                 && let Err(error) = send(&mut lease.server().stream, cx, rest, run, &mut self.to_server)
             {
+                if is_first && self.to_client.is_empty() && self.machine.pins().is_empty() {
+                    // It broke while it was idle, and nothing has reached it: what was to be sent is sent elsewhere.
+                    tracing::debug!(client = self.me.client.id, %error, "an idle server connection turned out to be broken");
+                    self.keep(&input[at..]);
+                    self.abandon();
+                    return Some(Step::NeedServer);
+                }
                 self.keep(&input[at + taken..]);
                 return Some(Step::ServerGone(error));
             }
@@ -500,6 +511,17 @@ impl Session {
             }
             return outcome;
         }
+    }
+
+    /// The connection at hand is of no use, and nothing was sent on it: as if it had not been taken.
+    fn abandon(&mut self) {
+        self.me.client.set_server(None);
+        self.lease = None;
+        self.to_server.clear();
+        self.sent.clear();
+        self.machine.rewind();
+        self.stalled = true;
+        self.shared.look_now.notify_one();
     }
 
     /// What a replica is sent is kept until it has begun to answer, as far as that is little.

@@ -40,12 +40,6 @@ pub struct Settings {
     pub ask_commits: bool,
 }
 
-/// `failover.max_held`: each costs a few kilobytes while it waits.
-pub const MAX_HELD: usize = 10_000;
-
-/// `failover.max_held_bytes`
-pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
-
 pub struct Shared {
     pub settings: ArcSwap<Settings>,
     pub login: ArcSwap<LoginContext>,

@@ -160,7 +160,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = me.cancelled.notified() => None,
-                result = self.find_server() => Some(result),
+                result = self.find_server_while_open() => Some(result),
             }
         })
         .await;
@@ -187,6 +187,19 @@ impl Session {
             Err(refusal) => {
                 self.me.client.set_activity(Activity::Idle);
                 self.refuse(&refusal.problem())
+            }
+        }
+    }
+
+    /// What was held of a primary that is given up meanwhile is let go of at once, whatever else there is to wait for.
+    async fn find_server_while_open(&mut self) -> Result<(Lease, bool), Refusal> {
+        let shared = self.shared.clone();
+        loop {
+            let pass = self.me.client.pass();
+            tokio::select! {
+                biased;
+                () = shared.gate.left(pass), if pass != 0 => self.release_pass(),
+                found = self.find_server() => return found,
             }
         }
     }
@@ -504,6 +517,7 @@ impl Session {
         let shared = self.shared.clone();
         let mut wait = Wait::new(&shared, self.from_client.len() + READ_AHEAD);
         loop {
+            self.release_pass();
             let (primary, at, generation) = wait.primary().await.map_err(Refusal::Ours)?;
             let (database, user) = (self.me.client.database.clone(), self.me.client.user.clone());
             let key = PoolKey { node: primary.address.id.clone(), database, user };
@@ -511,10 +525,7 @@ impl Session {
             self.pool = Some(pool.clone());
             self.primary_at = at;
             if self.me.client.pass() != generation {
-                // What is left of a generation before, if anything.
-                if self.aside.take().is_some() {
-                    self.forget_sequences();
-                }
+                self.release_pass();
                 self.machine.set_epoch(shared.gate.epoch());
                 self.me.client.set_pass(generation);
             }

@@ -452,7 +452,7 @@ pub const KEYS: &[Key] = &[
         Kind::Integer(0, 1_000_000),
         Some("10000"),
         RELOADS,
-        "Statements that may wait for a primary at once; the next one gets SQLSTATE 57P03 at once.",
+        "Statements that may wait for a primary at once; the next one gets SQLSTATE 53400 at once.",
     ),
     key(
         "failover",
@@ -461,6 +461,15 @@ pub const KEYS: &[Key] = &[
         Some("64MiB"),
         RELOADS,
         "The memory that they may take together.",
+    ),
+    key(
+        "failover",
+        "ask_commits",
+        Kind::Boolean,
+        Some("true"),
+        RELOADS,
+        "Ask for the transaction's id before each COMMIT of a block, in the same write, so that its outcome can be found out if \
+         the primary is lost in it. Without it such a client hears that the outcome is unknown (08007).",
     ),
     key(
         "coordination",

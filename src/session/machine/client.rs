@@ -526,7 +526,7 @@ impl Machine {
                 }
             }
         }
-        self.commit.is_atomic = is_atomic(self.tail_of_statement(name, prepared.as_deref()));
+        self.commit.is_atomic = !self.commit.has_run && is_atomic(self.tail_of_statement(name, prepared.as_deref()));
         let is_show = effect.is_none() && begins_with(self.tail_of_statement(name, prepared.as_deref()), &["show"]);
         self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref)) && !is_show;
         let mut resolved = None;

@@ -67,6 +67,11 @@ impl Machine {
         // A server that ends a connection with an error (not with a warning: that may come at any moment) has rolled back
         // what it was doing. A procedure may have committed before.
         let is_rolled_back = self.commit.is_farewell && !self.commit.is_only_local;
+        // One whose end was not sent has not been committed either.
+        let is_unfinished = self.copy_in && self.ends_due() <= 1 || self.unsynced && self.ends_due() == 0;
+        if is_unfinished && self.commit.is_atomic && self.status == Tx::Idle {
+            return Loss::RolledBack;
+        }
         if is_rolled_back && (self.only_commit_is_due() || self.status == Tx::Idle && self.commit.is_atomic) {
             return Loss::RolledBack;
         }
@@ -89,6 +94,14 @@ impl Machine {
             true => Loss::Unknown,
             false => Loss::RolledBack,
         }
+    }
+
+    /// How many ReadyForQuery the client waits for.
+    fn ends_due(&self) -> usize {
+        let ends = self.queue.iter().filter(|expect| {
+            !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall)
+        });
+        ends.count()
     }
 
     /// The warning that a commit is on the primary alone was the last that was heard of it.
@@ -120,10 +133,7 @@ impl Machine {
     /// A lost transaction block stays a failed block until the client ends it, so that what it has already sent after
     /// the failure does not run on its own. With its COMMIT alone it has ended.
     pub fn answer_lost(&mut self, problem: &message::Problem, to_client: &mut Vec<u8>) {
-        let due = self.queue.iter().filter(|expect| {
-            !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall)
-        });
-        let owed = due.count();
+        let owed = self.ends_due();
         let unsynced = self.unsynced;
         let in_block = self.status != Tx::Idle && !self.only_commit_is_due();
         // The client has had its error: all it waits for is that it may go on.

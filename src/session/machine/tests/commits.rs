@@ -311,6 +311,29 @@ fn what_was_executed_before_a_lost_sync_may_be_committed() {
 }
 
 #[test]
+fn what_was_not_sent_to_its_end_is_not_committed() {
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &cat(&[&p("", "INSERT INTO t VALUES (1)"), &b(""), &e(), &m(b'H', &[])]));
+    assert_eq!(story.machine.loss(), Loss::RolledBack);
+    story.answer(&mut server, &cat(&[OK_1, OK_2, &c("INSERT 0 1")]));
+    assert_eq!(story.machine.loss(), Loss::RolledBack);
+    assert!(lose(&mut story).starts_with("E("));
+    // What is before it may have committed.
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &cat(&[&q("CALL p()"), &p("", "INSERT INTO t VALUES (1)"), &b("")]));
+    assert_eq!(story.machine.loss(), Loss::Unknown);
+    for (text, expected) in [("COPY t FROM STDIN", Loss::RolledBack), ("COPY t FROM STDIN; VACUUM", Loss::Unknown)] {
+        let (mut story, mut server) = (Story::new(), Memory::default());
+        story.send(&mut server, &q(text));
+        story.answer(&mut server, &m(b'G', &[&[0, 0, 0]]));
+        story.send(&mut server, &m(b'd', &[b"1\n"]));
+        assert_eq!(story.machine.loss(), expected, "{text}");
+        story.send(&mut server, &m(b'c', &[]));
+        assert_eq!(story.machine.loss(), Loss::Unknown);
+    }
+}
+
+#[test]
 fn an_error_that_was_passed_on_is_not_repeated_when_the_server_is_lost_behind_it() {
     let (mut story, mut server) = (Story::new(), Memory::default());
     story.send(&mut server, &q("SELECT 1/0"));
