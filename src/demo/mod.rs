@@ -18,7 +18,7 @@ use crate::{app, telemetry};
 pub use binaries::PgBin;
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
 pub use node::{Node, Shutdown};
-pub use process::Cancel;
+pub use process::{Cancel, Place};
 use process::Runner;
 
 /// The superuser that a demo's user is.
