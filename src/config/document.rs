@@ -142,6 +142,11 @@ impl<'t> Section<'_, 't> {
         .unwrap_or_default()
     }
 
+    /// An integer whose range in the table fits a `u32`.
+    pub fn number(&self, name: &'static str) -> u32 {
+        u32::try_from(self.integer(name)).unwrap_or(u32::MAX)
+    }
+
     /// An integer whose range in the table fits a `usize`.
     pub fn count(&self, name: &'static str) -> usize {
         usize::try_from(self.integer(name)).unwrap_or(usize::MAX)
@@ -254,6 +259,28 @@ impl<'t> Section<'_, 't> {
             Ok(Some(path))
         })
         .flatten()
+    }
+
+    /// Of a file that need not exist yet; its directory must. A relative path starts at the file's directory.
+    pub fn state_file(&self, name: &'static str) -> PathBuf {
+        self.read(name, |_, given| {
+            let text = given.text().ok_or_else(|| format!("must be a path, found {}", given.shown()))?;
+            let path = self.document.file.parent().unwrap_or(Path::new("")).join(text);
+            if text.is_empty() || text.ends_with('/') || path.file_name().is_none() {
+                return Err(format!("must name a file, found {}", given.shown()));
+            }
+            if self.document.check_files {
+                let directory = path.parent().filter(|directory| *directory != Path::new(""));
+                match directory.unwrap_or(Path::new(".")).metadata() {
+                    Ok(facts) if facts.is_dir() && !path.is_dir() => {}
+                    Ok(_) if path.is_dir() => return Err(format!("{} is a directory, not a file", path.display())),
+                    Ok(_) => return Err(format!("{} is not in a directory", path.display())),
+                    Err(error) => return Err(format!("cannot make {}: its directory: {error}", path.display())),
+                }
+            }
+            Ok(path)
+        })
+        .unwrap_or_default()
     }
 
     pub fn addresses(&self, name: &'static str) -> Vec<Listen> {

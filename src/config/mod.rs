@@ -5,6 +5,7 @@
 
 mod admin;
 mod document;
+mod failover;
 pub mod keys;
 mod password;
 
@@ -18,8 +19,10 @@ use zeroize::Zeroizing;
 
 use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, FunctionName, HashBy};
+use crate::types::Durability;
 pub use admin::{Admin, Token};
 use document::{Document, Section};
+pub use failover::{Coordination, Failover};
 use keys::{KEYS, SECTIONS};
 
 /// A checked configuration. Every value is within the range that `docs/configuration.md` gives.
@@ -30,6 +33,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub reads: Reads,
     pub failover: Failover,
+    pub coordination: Coordination,
     pub admin: Admin,
     pub log: Log,
 }
@@ -96,6 +100,10 @@ pub struct Cluster {
     pub control_user: String,
     pub control_database: String,
     pub control_password_file: Option<PathBuf>,
+    pub durability: Durability,
+    /// At least 1.
+    pub quorum_acks: u32,
+    pub max_lost_bytes: u64,
     pub tls: ClusterTls,
     /// At least one; ids are unique, and so are addresses.
     pub nodes: Vec<Node>,
@@ -120,6 +128,8 @@ pub struct Node {
     pub zone: String,
     /// 0: no reads.
     pub weight: u32,
+    /// 0: never promoted.
+    pub priority: u32,
 }
 
 /// `[reads]`
@@ -143,17 +153,6 @@ pub struct Reads {
     /// No function is in both.
     pub safe_functions: Vec<FunctionName>,
     pub unsafe_functions: Vec<FunctionName>,
-}
-
-/// `[failover]`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Failover {
-    #[serde(with = "humantime_serde")]
-    pub probe_interval: Duration,
-    #[serde(with = "humantime_serde")]
-    pub probe_timeout: Duration,
-    #[serde(with = "humantime_serde")]
-    pub hold: Duration,
 }
 
 /// `[log]`
@@ -196,6 +195,7 @@ choice!(ClientTlsMode => Disable "disable", Allow "allow", Require "require");
 choice!(NodeTlsMode => Disable "disable", Prefer "prefer", Require "require",
     VerifyCa "verify-ca", VerifyFull "verify-full");
 choice!(AuthMethod => Passthrough "passthrough", File "file");
+choice!(CoordinationKind => Embedded "embedded", Etcd "etcd");
 choice!(LogFormat => Text "text", Json "json");
 
 /// Where clients connect.
@@ -375,12 +375,8 @@ fn build(document: &Document<'_>) -> Option<Config> {
     let auth = auth(document);
     let cluster = cluster(document);
     let reads = reads(document);
-    let section = document.section("failover");
-    let failover = Failover {
-        probe_interval: section.duration("probe_interval"),
-        probe_timeout: section.duration("probe_timeout"),
-        hold: section.duration("hold"),
-    };
+    let failover = Failover::read(document);
+    let coordination = Coordination::read(document);
     let admin = Admin::read(document);
     let section = document.section("log");
     let format = section.choice("format", LogFormat::parse);
@@ -389,7 +385,16 @@ fn build(document: &Document<'_>) -> Option<Config> {
         section.refuse("level", reason);
     }
     let log = Log { format: format?, level };
-    Some(Config { proxy: proxy?, auth: auth?, cluster: cluster?, reads: reads?, failover, admin, log })
+    Some(Config {
+        proxy: proxy?,
+        auth: auth?,
+        cluster: cluster?,
+        reads: reads?,
+        failover,
+        coordination: coordination?,
+        admin,
+        log,
+    })
 }
 
 fn proxy(document: &Document<'_>) -> Option<Proxy> {
@@ -463,6 +468,11 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
     if ca.is_some() && !matches!(tls_mode, None | Some(NodeTlsMode::VerifyCa | NodeTlsMode::VerifyFull)) {
         tls.refuse("ca", "has no effect unless cluster.tls.mode is \"verify-ca\" or \"verify-full\"");
     }
+    let durability = section.choice("durability", |text| match text {
+        "async" => Some(Durability::Async),
+        "quorum" => Some(Durability::Quorum),
+        _ => None,
+    });
     let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
     let mut nodes = Vec::new();
     for section in document.list("cluster.nodes") {
@@ -478,8 +488,8 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         if !host.is_empty() && !addresses.insert((host.clone(), port)) {
             section.refuse("host", format!("\"{host}\" with port {port} is the address of another node"));
         }
-        let weight = u32::try_from(section.integer("weight")).unwrap_or_default();
-        nodes.push(Node { id, host, port, zone: section.label("zone"), weight });
+        let (weight, priority) = (section.number("weight"), section.number("priority"));
+        nodes.push(Node { id, host, port, zone: section.label("zone"), weight, priority });
     }
     if nodes.is_empty() {
         document
@@ -490,6 +500,9 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         control_user: section.text("control_user"),
         control_database: section.text("control_database"),
         control_password_file: section.path("control_password_file"),
+        quorum_acks: section.number("quorum_acks"),
+        max_lost_bytes: section.size("max_lost_bytes") as u64,
+        durability: durability?,
         tls: ClusterTls { mode: tls_mode?, ca },
         nodes,
     })

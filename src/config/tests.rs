@@ -23,7 +23,8 @@ fn nodes_alone_are_a_whole_configuration() {
     assert_eq!(config.proxy.pool_size, 20);
     assert_eq!(config.proxy.max_inspect_bytes, 1 << 20);
     assert_eq!(config.failover.probe_interval, Duration::from_millis(250));
-    let node = Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321, zone: String::new(), weight: 1 };
+    let node =
+        Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321, zone: String::new(), weight: 1, priority: 100 };
     assert_eq!(config.cluster.nodes, [node]);
     assert!(config.reads.enabled);
     assert_eq!(config.reads.consistency, Consistency::Session);
@@ -34,6 +35,24 @@ fn nodes_alone_are_a_whole_configuration() {
     assert_eq!(config.reads.wait, Duration::from_secs(1));
     assert_eq!((config.reads.zone.as_str(), config.reads.safe_functions.len()), ("", 0));
     assert_eq!(config.proxy.tls.cert, None);
+    assert_eq!((config.cluster.durability, config.cluster.quorum_acks), (Durability::Async, 1));
+    assert_eq!(config.cluster.max_lost_bytes, 1 << 20);
+    let failover = Failover {
+        automatic: true,
+        probe_interval: Duration::from_millis(250),
+        probe_timeout: Duration::from_secs(1),
+        misses: 3,
+        veto: Duration::from_secs(10),
+        restart_wait: Duration::from_secs(3),
+        anti_flap: Duration::from_secs(30),
+        voter_grace: Duration::from_secs(5),
+        hold: Duration::from_secs(30),
+        max_held: 10_000,
+        max_held_bytes: 64 << 20,
+    };
+    assert_eq!(config.failover, failover);
+    let coordination = Coordination { kind: CoordinationKind::Embedded, path: "pgbaton-state.json".into() };
+    assert_eq!(config.coordination, coordination);
 }
 
 #[test]
@@ -61,6 +80,9 @@ fn every_key_can_be_set() {
         method = "reject"
         [cluster]
         name = "west"
+        durability = "quorum"
+        quorum_acks = 2
+        max_lost_bytes = 0
         [cluster.tls]
         mode = "verify-full"
         ca = "ca.pem"
@@ -69,6 +91,7 @@ fn every_key_can_be_set() {
         host = "/var/run/postgresql"
         zone = "eu-1a"
         weight = 0
+        priority = 0
         [reads]
         enabled = false
         consistency = "strong"
@@ -82,6 +105,21 @@ fn every_key_can_be_set() {
         wait = "3s"
         safe_functions = ["App.Total", "now2"]
         unsafe_functions = ['"Odd".f']
+        [failover]
+        automatic = false
+        probe_interval = "1s"
+        probe_timeout = "2s"
+        misses = 5
+        veto = "0s"
+        restart_wait = "1s"
+        anti_flap = "1m"
+        voter_grace = "10s"
+        hold = "5s"
+        max_held = 0
+        max_held_bytes = "1MiB"
+        [coordination]
+        kind = "embedded"
+        path = "/var/lib/pgbaton/state.json"
         [log]
         format = "json"
         level = "info,pgbaton::session=debug"
@@ -112,6 +150,23 @@ fn every_key_can_be_set() {
         unsafe_functions: vec!["\"Odd\".f".parse().unwrap()],
     };
     assert_eq!(config.reads, reads);
+    assert_eq!((config.cluster.durability, config.cluster.quorum_acks), (Durability::Quorum, 2));
+    assert_eq!((config.cluster.max_lost_bytes, config.cluster.nodes[0].priority), (0, 0));
+    let failover = Failover {
+        automatic: false,
+        probe_interval: Duration::from_secs(1),
+        probe_timeout: Duration::from_secs(2),
+        misses: 5,
+        veto: Duration::ZERO,
+        restart_wait: Duration::from_secs(1),
+        anti_flap: Duration::from_secs(60),
+        voter_grace: Duration::from_secs(10),
+        hold: Duration::from_secs(5),
+        max_held: 0,
+        max_held_bytes: 1 << 20,
+    };
+    assert_eq!(config.failover, failover);
+    assert_eq!(config.coordination.path, Path::new("/var/lib/pgbaton/state.json"));
 }
 
 #[test]
@@ -188,6 +243,18 @@ fn a_value_out_of_range_is_told_the_range() {
             "reads.unsafe_functions: must be \"function\" or \"schema.function\", without arguments, found \"g(int)\"",
         ),
         ("[reads]\nsafe_functions = [1]", "reads.safe_functions: must be a text, found 1"),
+        ("[failover]\nmisses = 0", "failover.misses: must be a whole number from 1 to 100, found 0"),
+        ("[cluster]\nquorum_acks = 9", "cluster.quorum_acks: must be a whole number from 1 to 8, found 9"),
+        (
+            "[cluster]\ndurability = \"quorom\"",
+            "cluster.durability: must be one of \"async\", \"quorum\", found \"quorom\"; did you mean \"quorum\"?",
+        ),
+        (
+            "[coordination]\nkind = \"etcd\"",
+            "coordination.kind: \"etcd\" is not built yet: run one pgbaton, with \"embedded\"",
+        ),
+        ("[coordination]\npath = \"\"", "coordination.path: must name a file, found \"\""),
+        ("[coordination]\npath = \"/var/\"", "coordination.path: must name a file, found \"/var/\""),
         ("[[auth.rules]]\ntls = 1\nmethod = \"scram\"", "auth.rules[1].tls: must be true or false, found 1"),
     ];
     for (text, expected) in cases {
@@ -272,6 +339,11 @@ fn load_sees_that_the_named_files_can_be_read() {
     let message = Config::load(&file).unwrap_err().to_string();
     assert!(message.contains(":7: proxy.tls.cert: cannot read"), "{message}");
     assert!(message.contains("missing.pem: No such file"), "{message}");
+    std::fs::write(&file, format!("{NODE}\n[coordination]\npath = \"none/state.json\"")).unwrap();
+    let message = Config::load(&file).unwrap_err().to_string();
+    assert!(message.contains(":7: coordination.path: cannot make") && message.contains("No such file"), "{message}");
+    std::fs::create_dir(directory.path().join("none")).unwrap();
+    Config::load(&file).unwrap();
     let message = Config::load(&directory.path().join("none.toml")).unwrap_err().to_string();
     assert!(message.starts_with("cannot read "), "{message}");
 }
