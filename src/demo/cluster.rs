@@ -284,11 +284,7 @@ impl Cluster {
             replica.id
         ));
         command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-S", &replica.id]);
-        self.runner.run(
-            command,
-            "pg_basebackup",
-            &self.directory.join(format!("log/basebackup-{}.log", replica.id)),
-        )
+        self.runner.run(command, "pg_basebackup", &self.directory.join(format!("log/basebackup-{}.log", replica.id)))
     }
 
     /// Errors count as "not yet": a server that is just starting refuses questions.

@@ -59,13 +59,7 @@ pub struct Node {
 
 impl Node {
     /// For a data directory that does not exist yet; see [`Node::start_on_a_free_port`].
-    pub(super) fn new(
-        id: String,
-        place: Option<Place>,
-        base: &Path,
-        bin: Arc<PgBin>,
-        runner: Arc<Runner>,
-    ) -> Node {
+    pub(super) fn new(id: String, place: Option<Place>, base: &Path, bin: Arc<PgBin>, runner: Arc<Runner>) -> Node {
         Node {
             place,
             port: AtomicU16::new(0),

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::process::Command;
 
-use pgbaton::demo::Node;
+use pgbaton::demo::{Node, PgBin};
+use pgbaton::types::Lsn;
 
 use crate::load::{ACCOUNTS, BALANCE, Log, Outcome, SESSION, Write};
 
@@ -22,13 +24,23 @@ pub struct Tables {
 impl Tables {
     pub fn read(node: &Node) -> Tables {
         let text = node.sql("SELECT id FROM ledger; SELECT sum(balance) FROM accounts").unwrap();
+        Tables::parse(&text).unwrap_or_else(|| panic!("{} says {text}", node.id))
+    }
+
+    /// `None`: it does not answer, or is a standby.
+    pub fn of_a_primary(node: &Node) -> Option<Tables> {
+        let sql = "SELECT pg_is_in_recovery(); SELECT id FROM ledger; SELECT sum(balance) FROM accounts";
+        Tables::parse(node.sql(sql).ok()?.strip_prefix("f\n")?)
+    }
+
+    fn parse(text: &str) -> Option<Tables> {
         let mut lines: Vec<&str> = text.lines().collect();
-        let sum = lines.pop().and_then(|sum| sum.parse().ok()).expect("a sum");
+        let sum = lines.pop()?.parse().ok()?;
         let mut ids = BTreeMap::new();
         for line in lines {
-            *ids.entry(line.parse().expect("an id")).or_default() += 1;
+            *ids.entry(line.parse().ok()?).or_default() += 1;
         }
-        Tables { ids, sum }
+        Some(Tables { ids, sum })
     }
 
     fn has(&self, id: u64) -> bool {
@@ -165,6 +177,18 @@ pub fn judge(log: &Log, tables: &Tables) -> Verdict {
 pub fn written_behind_the_back(log: &Log, zombie: &Tables, since: std::time::Duration) -> Vec<u64> {
     let late = log.writes.iter().filter(|write| write.sent > since && zombie.has(write.id));
     late.map(|write| write.id).collect()
+}
+
+/// How many bytes of WAL a server that does not run had written after `fork`. `None`: that cannot be read.
+pub fn wal_after(node: &Node, bin: &PgBin, fork: &str) -> Option<u64> {
+    let mut command = Command::new(bin.program("pg_waldump"));
+    command.arg("-p").arg(node.data_directory().join("pg_wal")).args(["-s", fork]);
+    // It ends with an error where the log ends, which is where it always ends.
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let field = |line: &str| Some(line.split("lsn: ").nth(1)?.split([',', ' ']).next()?.parse::<Lsn>().ok()?.0);
+    let begin = fork.parse::<Lsn>().ok()?.0;
+    Some(text.lines().filter_map(field).last().map_or(0, |last| last.saturating_sub(begin)))
 }
 
 mod tests {

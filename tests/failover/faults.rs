@@ -52,7 +52,8 @@ pub fn thaw(processes: &BTreeSet<u32>) {
 
 /// SIGKILL to one backend: the postmaster ends all the others, recovers, and opens again at the same port.
 pub fn kill_a_backend(node: &Node) {
-    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1";
+    let sql =
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1";
     let pid = node.sql(sql).unwrap().parse().expect("a backend");
     send(pid, Signal::KILL);
 }

@@ -96,9 +96,7 @@ impl Log {
         self.sums.extend(other.sums);
         self.dropped.extend(other.dropped);
         self.broken.extend(other.broken);
-        for (from, to) in
-            [(other.other_errors, &mut self.other_errors), (other.refused, &mut self.refused)]
-        {
+        for (from, to) in [(other.other_errors, &mut self.other_errors), (other.refused, &mut self.refused)] {
             for (what, count) in from {
                 *to.entry(what).or_default() += count;
             }

@@ -3,12 +3,16 @@
 //! One scenario at a time has the machine; each prints its row of the table, which is also kept in
 //! `target/tmp/failover.md`. `PGBATON_FAILOVER_RUNS=n` runs each n times and prints medians.
 
+mod baton;
 mod checker;
 mod clients;
 mod faults;
 mod load;
 mod network;
 mod planted;
+mod scenarios;
+mod stage;
+mod table;
 
 #[path = "../support/nodes.rs"]
 mod nodes;

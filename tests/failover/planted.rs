@@ -1,9 +1,13 @@
 //! Proof that the checker finds things on real servers: each of these breaks something by hand, and it has to be seen.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use pgbaton::demo::{Cluster, ClusterOptions};
 
 use crate::checker::{self, Tables};
 use crate::load::{CREW, Crew, Load, Log, Outcome, TABLES};
+use crate::network::Network;
 use crate::support::{self, DEADLINE, wait_until};
 
 /// A while of load, straight at a primary or through a proxy.
@@ -43,7 +47,10 @@ fn what_is_planted_in_the_tables_is_found() {
         checker::judge(&log, &Tables::read(primary))
     };
     assert_eq!(judged(&format!("DELETE FROM ledger WHERE id = {acknowledged}")).lost, [acknowledged]);
-    assert_eq!(judged(&format!("INSERT INTO ledger VALUES ({acknowledged}), ({acknowledged})")).doubled, [acknowledged]);
+    assert_eq!(
+        judged(&format!("INSERT INTO ledger VALUES ({acknowledged}), ({acknowledged})")).doubled,
+        [acknowledged]
+    );
     assert_eq!(judged(&format!("INSERT INTO ledger VALUES ({failed})")).phantoms, [failed]);
     assert_eq!(judged("INSERT INTO ledger VALUES (77)").invented, [77]);
     let sums = judged("UPDATE accounts SET balance = balance + 1 WHERE id = 1").broken_sums;
@@ -86,4 +93,36 @@ fn a_crash_without_a_proxy_drops_everybody() {
     assert!(verdict.dropped() >= 25, "{verdict}");
     assert_eq!((verdict.lost.len(), verdict.wrong()), (0, 0), "{verdict}");
     assert!(log.write_gap(fault - Duration::from_millis(200)) > Duration::from_millis(20));
+}
+
+/// Two primaries by hand, each in a network of its own, and clients that stay with the old one: what they are told there is
+/// lost to the new one, and the old one has taken writes behind its back.
+#[test]
+fn a_split_brain_is_found() {
+    let _turn = crate::turn();
+    let network = match Network::new(&["n1", "n2"]) {
+        Ok(network) => Arc::new(network),
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let places = vec![network.place("n1"), network.place("n2")];
+    let options = ClusterOptions { replicas: 1, durable: false, places, ..Default::default() };
+    let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("{error}"));
+    let (old, new) = (&cluster.nodes()[0], &cluster.nodes()[1]);
+    old.sql(TABLES).unwrap();
+    let load = Load::start((network.address("n1"), old.port()).into(), Some(network.clone()), CREW);
+    wait_until(DEADLINE, "writes", || load.has_written_since(Duration::from_millis(1000)));
+    network.cut("n1", "n2");
+    assert_eq!(new.sql("SELECT pg_promote()").unwrap(), "t");
+    let promoted = load.now();
+    wait_until(DEADLINE, "writes on the old primary", || load.has_written_since(promoted + Duration::from_millis(500)));
+    let log = load.end();
+    let zombie = Tables::of_a_primary(old).unwrap();
+    assert!(!checker::written_behind_the_back(&log, &zombie, promoted).is_empty());
+    let verdict = checker::judge(&log, &Tables::of_a_primary(new).unwrap());
+    assert!(!verdict.lost.is_empty(), "{verdict}");
+    // How much that was can be read in what is left of it.
+    let fork = new.sql("SELECT pg_current_wal_lsn()").unwrap();
+    crate::faults::kill(old);
+    let bytes = checker::wal_after(old, cluster.bin(), &fork);
+    assert!(bytes.is_some_and(|bytes| bytes > 1000), "{bytes:?} bytes after {fork}");
 }

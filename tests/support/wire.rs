@@ -271,7 +271,13 @@ impl Login {
     }
 
     pub fn at(address: SocketAddr) -> Login {
-        Login { address, user: USER.into(), password: PASSWORD.into(), database: DATABASE.into(), parameters: Vec::new() }
+        Login {
+            address,
+            user: USER.into(),
+            password: PASSWORD.into(),
+            database: DATABASE.into(),
+            parameters: Vec::new(),
+        }
     }
 
     pub fn user(mut self, user: &str, password: &str) -> Login {
