@@ -138,14 +138,19 @@ fn log_file(directory: &Path) -> PathBuf {
 }
 
 fn spawn(config: &Path, directory: &Path, network: Option<&Network>) -> Child {
-    let binary = env!("CARGO_BIN_EXE_pgbaton");
+    // Killed with us, however we end.
+    let program = ["setpriv", "--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_pgbaton")];
     let mut command = match network {
         Some(network) => {
             let mut command = Command::new("nsenter");
-            command.arg(format!("--net={}", network.namespace(MEMBER).display())).args(["--", binary]);
+            command.arg(format!("--net={}", network.namespace(MEMBER).display())).arg("--").args(program);
             command
         }
-        None => Command::new(binary),
+        None => {
+            let mut command = Command::new(program[0]);
+            command.args(&program[1..]);
+            command
+        }
     };
     let log = std::fs::File::options().create(true).append(true).open(log_file(directory)).unwrap();
     command.args(["serve", "-c"]).arg(config).current_dir(directory).stdin(Stdio::null());

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::process::Command;
+use std::time::Duration;
 
 use pgbaton::demo::{Node, PgBin};
 use pgbaton::types::Lsn;
@@ -72,8 +73,9 @@ pub struct Verdict {
     pub broken_sums: Vec<i64>,
     /// What clients complained of.
     pub broken: Vec<String>,
-    /// By kind of client and reason.
+    /// By session, its kind and the reason; when the first was.
     pub dropped: BTreeMap<String, usize>,
+    pub first_dropped: Option<Duration>,
 }
 
 impl Verdict {
@@ -117,7 +119,7 @@ impl fmt::Display for Verdict {
         if !self.broken_sums.is_empty() {
             writeln!(f, "sums {:?}", self.broken_sums)?;
         }
-        write!(f, "dropped {:?}", self.dropped)
+        write!(f, "dropped {:?}, the first at {:?}", self.dropped, self.first_dropped)
     }
 }
 
@@ -166,15 +168,17 @@ pub fn judge(log: &Log, tables: &Tables) -> Verdict {
     let seen = log.sums.iter().map(|(_, sum)| *sum);
     verdict.broken_sums = seen.chain([tables.sum]).filter(|sum| *sum != whole).collect();
     verdict.broken = log.broken.clone();
+    verdict.first_dropped = log.dropped.iter().map(|dropped| dropped.at).min();
     for dropped in &log.dropped {
-        *verdict.dropped.entry(format!("{}: {}", dropped.kind, dropped.why)).or_default() += 1;
+        let what = format!("session {}, {}: {}", dropped.session, dropped.kind, dropped.why);
+        *verdict.dropped.entry(what).or_default() += 1;
     }
     verdict
 }
 
 /// What a node holds that was primary once and is so no more, in its own view: writes that were sent after the next
 /// primary had acknowledged one. Nobody may have brought it any.
-pub fn written_behind_the_back(log: &Log, zombie: &Tables, since: std::time::Duration) -> Vec<u64> {
+pub fn written_behind_the_back(log: &Log, zombie: &Tables, since: Duration) -> Vec<u64> {
     let late = log.writes.iter().filter(|write| write.sent > since && zombie.has(write.id));
     late.map(|write| write.id).collect()
 }
@@ -192,8 +196,6 @@ pub fn wal_after(node: &Node, bin: &PgBin, fork: &str) -> Option<u64> {
 }
 
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::load::{Dropped, Look, Resolved};
 
@@ -282,6 +284,9 @@ mod tests {
     fn whoever_was_dropped_is_counted() {
         let mut log = log();
         log.dropped.push(Dropped { at: at(1), session: 7, kind: "idle", why: "57P01".into() });
-        assert_eq!(judge(&log, &tables(&[1, 3, 5])).dropped, BTreeMap::from([("idle: 57P01".to_string(), 1)]));
+        assert_eq!(
+            judge(&log, &tables(&[1, 3, 5])).dropped,
+            BTreeMap::from([("session 7, idle: 57P01".to_string(), 1)])
+        );
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use pgbaton::demo::Shutdown;
+
 use crate::faults;
 use crate::network::Network;
 use crate::stage::{Durability, LIMIT, Plan, Stage};
@@ -112,6 +114,68 @@ fn a_backend_is_killed(mut stage: Stage) {
 #[test]
 fn backend_killed_quorum() {
     play(plan("kill -9 of one backend", Quorum), a_backend_is_killed);
+}
+
+/// What waits for an acknowledgement when the primary crashes is there when it is back, and nobody else has it. Whatever
+/// becomes of it, nobody may have been told that it is safe.
+fn it_restarts_while_commits_wait(mut stage: Stage) {
+    let old = stage.record().primary;
+    stage.network().cut_one_way(&old, "n2");
+    stage.network().cut_one_way(&old, "n3");
+    let waiting = "SELECT count(*) > 3 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    wait_until(LIMIT, "commits wait", || stage.node(&old).sql(waiting).is_ok_and(|answer| answer == "t"));
+    stage.kill_primary();
+    stage.node(&old).start().unwrap();
+    stage.wait_for_writes();
+    stage.network().heal();
+    if stage.record().primary != old {
+        stage.watch_zombie(&old);
+    }
+    stage.live_on();
+    stage.judge(false);
+}
+
+#[test]
+fn restart_while_commits_wait_quorum() {
+    play_with_cuts(plan("crash and restart while commits wait", Quorum), it_restarts_while_commits_wait);
+}
+
+/// No goodbye, not even from the kernel: as when the power is cut.
+fn the_host_is_gone(mut stage: Stage) {
+    let old = stage.record().primary;
+    stage.network().isolate(&old);
+    stage.kill_primary();
+    stage.wait_for_writes();
+    assert_ne!(stage.record().primary, old);
+    stage.live_on();
+    stage.judge(false);
+}
+
+#[test]
+#[ignore = "as SIGSTOP and as a partition, which are always run"]
+fn host_gone_quorum() {
+    play_with_cuts(plan("the primary's host is gone", Quorum), the_host_is_gone);
+}
+
+/// One node after the other, the primary last, each stopped as an operator stops it.
+fn all_nodes_are_restarted(mut stage: Stage) {
+    stage.note_fault();
+    for id in ["n2", "n3", "n1"] {
+        stage.node(id).restart(Shutdown::Fast).unwrap();
+        stage.wait_for_writes();
+        if stage.record().primary == "n1" {
+            stage.wait_until_ready();
+        }
+    }
+    stage.watch_zombie("n1");
+    stage.live_on();
+    stage.judge(false);
+}
+
+#[test]
+#[ignore = "the restart of the primary is as a crash and restart, which is always run"]
+fn rolling_restart_quorum() {
+    play(plan("rolling restart of all nodes", Quorum), all_nodes_are_restarted);
 }
 
 // --- the primary stands still, or cannot be reached ------------------------------------------------------------------
@@ -335,6 +399,19 @@ fn two_failovers_async() {
     play(plan("two failovers within ten seconds", Async), one_primary_after_the_other);
 }
 
+/// Until a failover after `epoch` has come to a phase, or is over.
+fn wait_for_phase(stage: &Stage, epoch: u64, phase: &str) {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        let now = stage.record();
+        if now.epoch > epoch && (now.phase == phase || now.phase == "stable") {
+            return;
+        }
+        assert!(Instant::now() < limit, "{phase} is not reached: {now:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Its clients lose their connections; what they were told before has to stay true.
 fn pgbaton_is_killed_in_each_phase(mut stage: Stage) {
     let mut random = Rng(crate::wire::seed("moments to kill pgbaton at"));
@@ -345,16 +422,7 @@ fn pgbaton_is_killed_in_each_phase(mut stage: Stage) {
         match phase {
             // At any moment: before it is noticed, at any step, or when all is over.
             "" => std::thread::sleep(Duration::from_millis(random.next() % 600)),
-            phase => {
-                let limit = Instant::now() + LIMIT;
-                let is_reached = |now: &crate::baton::Record| {
-                    now.epoch > before.epoch && (now.phase == phase || now.phase == "stable")
-                };
-                while !is_reached(&stage.record()) {
-                    assert!(Instant::now() < limit, "{phase} is not reached: {:?}", stage.record());
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
+            phase => wait_for_phase(&stage, before.epoch, phase),
         }
         stage.baton.kill();
         stage.baton.restart();
@@ -376,6 +444,31 @@ fn pgbaton_killed_quorum() {
 #[test]
 fn pgbaton_killed_async() {
     play(plan("pgbaton killed in each phase, restarted", Async), pgbaton_is_killed_in_each_phase);
+}
+
+/// It stands still in the middle of a failover, and goes on as if nothing had been.
+fn pgbaton_freezes_in(mut stage: Stage, phase: &str) {
+    let old = stage.kill_primary();
+    wait_for_phase(&stage, stage.first.epoch, phase);
+    stage.baton.freeze();
+    std::thread::sleep(Duration::from_secs(5));
+    stage.baton.thaw();
+    stage.wait_for_writes();
+    assert_ne!(stage.record().primary, old);
+    stage.live_on();
+    stage.judge(false);
+}
+
+#[test]
+#[ignore = "pgbaton is killed in each phase, which is always run"]
+fn pgbaton_frozen_recruiting_quorum() {
+    play(plan("pgbaton frozen for 5 s: recruiting", Quorum), |stage| pgbaton_freezes_in(stage, "recruiting"));
+}
+
+#[test]
+#[ignore = "pgbaton is killed in each phase, which is always run"]
+fn pgbaton_frozen_promoting_quorum() {
+    play(plan("pgbaton frozen for 5 s: promoting", Quorum), |stage| pgbaton_freezes_in(stage, "promoting"));
 }
 
 // --- replicas --------------------------------------------------------------------------------------------------------
@@ -422,4 +515,24 @@ fn all_replicas_killed_quorum() {
 #[test]
 fn all_replicas_killed_async() {
     play(plan("all replicas killed", Async), all_replicas_are_killed);
+}
+
+/// Its connections stay open, and nothing comes from them.
+fn a_replica_freezes(mut stage: Stage) {
+    stage.freeze("n2");
+    stage.note_fault();
+    stage.wait_for_writes();
+    stage.wait_for_reads();
+    stage.live_on();
+    stage.wait_for_reads();
+    stage.thaw();
+    stage.wait_until_ready();
+    assert_eq!(stage.record().primary, "n1");
+    stage.live_on();
+    stage.judge(false);
+}
+
+#[test]
+fn replica_frozen_quorum() {
+    play(plan("one replica frozen", Quorum), a_replica_freezes);
 }

@@ -290,6 +290,7 @@ impl Stage {
             dropped: verdict.dropped(),
             lost: verdict.lost.len(),
             lost_bytes,
+            known_lost_bytes: changes.first().map(|change| change.known_loss_bytes),
             unknown: verdict.unknown(),
             wrong: verdict.wrong(),
         }

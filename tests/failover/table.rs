@@ -23,12 +23,14 @@ pub struct Row {
     pub lost: usize,
     /// WAL of the old primary that the new one does not have, in bytes.
     pub lost_bytes: Option<u64>,
+    /// The same as pgbaton says it knows.
+    pub known_lost_bytes: Option<u64>,
     pub unknown: usize,
     pub wrong: usize,
 }
 
 const HEAD: &str = "| fault | durability | runs | detection | promotion | total | write gap | read gap | acknowledged | \
-                    failed | dropped | lost | lost WAL | unknown | wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
+                    failed | dropped | lost | lost WAL (known) | unknown | wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// Adds a row, prints it past libtest's capture, and writes the whole table anew.
 pub fn add(row: Row) {
@@ -70,10 +72,12 @@ fn line(runs: &[Row]) -> String {
         *failed.entry(code).or_default() += count;
     }
     let failed: Vec<String> = failed.iter().map(|(code, count)| format!("{code}: {count}")).collect();
-    let lost_bytes =
-        runs.iter().filter_map(|row| row.lost_bytes).max().map_or("–".into(), |bytes| format!("{bytes} B"));
+    let bytes = |of: fn(&Row) -> Option<u64>| {
+        runs.iter().filter_map(of).max().map_or("–".into(), |bytes| format!("{bytes} B"))
+    };
+    let (lost_bytes, known) = (bytes(|row| row.lost_bytes), bytes(|row| row.known_lost_bytes));
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {lost_bytes} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {lost_bytes} ({known}) | {} | {} |",
         runs[0].fault,
         runs[0].durability,
         runs.len(),
