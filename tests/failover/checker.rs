@@ -192,7 +192,7 @@ pub fn wal_after(node: &Node, bin: &PgBin, fork: &str) -> Option<u64> {
     let text = String::from_utf8_lossy(&output.stdout);
     let field = |line: &str| Some(line.split("lsn: ").nth(1)?.split([',', ' ']).next()?.parse::<Lsn>().ok()?.0);
     let begin = fork.parse::<Lsn>().ok()?.0;
-    Some(text.lines().filter_map(field).last().map_or(0, |last| last.saturating_sub(begin)))
+    Some(text.lines().filter_map(field).next_back().map_or(0, |last| last.saturating_sub(begin)))
 }
 
 mod tests {
