@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::admin::client::{self, AdminUrl};
 use crate::config::{Config, LogFormat, keys};
 use crate::session::explain::Explanation;
+use crate::types::Durability;
 use crate::{app, demo, telemetry};
 
 /// One address for the application, any number of PostgreSQL nodes behind it.
@@ -115,11 +116,22 @@ struct ConfigFile {
     file: PathBuf,
 }
 
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "async" => Ok(Durability::Async),
+        "quorum" => Ok(Durability::Quorum),
+        _ => Err("either async or quorum".into()),
+    }
+}
+
 #[derive(Debug, Args)]
 struct DemoArguments {
     /// Streaming replicas beside the primary
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9))]
     replicas: u8,
+    /// What an acknowledged commit is worth: `quorum` is also on a replica's disk, `async` on the primary's alone
+    #[arg(long, value_name = "async|quorum", default_value = "quorum", value_parser = durability)]
+    durability: Durability,
     /// Where the proxy listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6432")]
     listen: std::net::SocketAddr,
@@ -162,9 +174,9 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(app::serve(config, file, level)?)
         }
         Verb::Demo(arguments) => {
-            let DemoArguments { replicas, listen, admin, dir, keep } = arguments;
+            let DemoArguments { replicas, durability, listen, admin, dir, keep } = arguments;
             let replicas = usize::from(replicas);
-            Ok(demo::run(demo::Options { replicas, listen, admin, directory: dir, keep })?)
+            Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep })?)
         }
         Verb::Explain(arguments) => explain(arguments),
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {

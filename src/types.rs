@@ -165,6 +165,8 @@ pub struct Topology {
     pub primary: Option<usize>,
     /// Why there is no primary, for the message a waiting client gets.
     pub reason: String,
+    /// Whose primary it is, or is to be; 0 while not known.
+    pub epoch: Epoch,
 }
 
 impl Topology {

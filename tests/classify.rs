@@ -143,7 +143,7 @@ fn settings(cluster: &Cluster) -> ProxySettings {
     ProxySettings {
         auth: format!("method = \"file\"\nusers_file = \"{}\"", file.display()),
         // It soon knows how far replicas are, so that nobody waits for long.
-        sections: "[failover]\nprobe_interval = \"50ms\"\n[[auth.rules]]\nmethod = \"trust\"".into(),
+        sections: "[failover]\nautomatic = false\nprobe_interval = \"50ms\"\n[[auth.rules]]\nmethod = \"trust\"".into(),
         ..Default::default()
     }
 }

@@ -205,7 +205,7 @@ fn a_replica_that_is_gone_or_behind_is_rejected_with_its_reason() {
     let cluster = support::cluster(2);
     cluster.primary().unwrap().sql(GROUND).unwrap();
     cluster.wait_for_replicas().unwrap();
-    let sections = "[failover]\nprobe_timeout = \"500ms\"".into();
+    let sections = "[failover]\nautomatic = false\nprobe_timeout = \"500ms\"".into();
     let proxy = proxy(&cluster, &ProxySettings { sections, ..settings() });
     let explained = || {
         let output = pgbaton(&url(proxy.admin()), &["SELECT count(*) FROM numbers"]);

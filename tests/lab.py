@@ -294,6 +294,7 @@ def start_pgbaton(
     ]
     for number, replica in enumerate(replicas, 2):
         lines += ["[[cluster.nodes]]", f'id = "n{number}"', f"host = {toml(node_host)}", f"port = {replica}"]
+    lines += ["[failover]", "automatic = false"]
     lines += ["[reads]", *(f"{key} = {toml(value)}" for key, value in (reads or {}).items())]
     lines += [
         "[log]", f'level = "{log_level}"',

@@ -11,6 +11,7 @@ use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::tables::{self, Table};
+use crate::cluster;
 use crate::net::Stream;
 use crate::session::clients::{Arrival, Wish};
 use crate::session::hypothetical::Unexplained;
@@ -38,6 +39,8 @@ pub struct Console {
     pub shared: Arc<Shared>,
     /// Reads the configuration file again; answers with what was applied and what needs a restart.
     pub reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// What the control plane believes.
+    pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
     /// Every key of the configuration: name, value, default, and whether a reload changes it. Secrets are not among it.
     pub config: Box<dyn Fn() -> Vec<[String; 4]> + Send + Sync>,
 }
@@ -264,7 +267,7 @@ async fn answer(text: &str, right: Right, user: &str, console: &Console, out: &m
 async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, Problem> {
     let shared = &console.shared;
     Ok(match command {
-        Command::Nodes => tables::nodes(shared),
+        Command::Nodes => tables::nodes(shared, &(console.believed)()),
         Command::Lag => tables::lag(shared),
         Command::Pools => tables::pools(shared),
         Command::Servers => tables::servers(shared),

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use super::metrics;
 use super::picture::Cluster;
 use crate::auth::Secret;
+use crate::cluster;
 use crate::session::explain::Explanation;
 use crate::session::hypothetical::Unexplained;
 use crate::session::shared::Shared;
@@ -41,6 +42,8 @@ pub struct Api {
     pub shared: Arc<Shared>,
     /// `cluster.name`
     pub cluster: String,
+    /// What the control plane believes.
+    pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
     /// Whether new clients are accepted.
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
@@ -175,11 +178,11 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<Response, Refused> {
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&api.shared)).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&api.shared, &(api.believed)())).into_response()
 }
 
 async fn cluster(State(api): State<Arc<Api>>) -> Json<Cluster> {
-    Json(Cluster::of(&api.cluster, &api.shared))
+    Json(Cluster::of(&api.cluster, &api.shared, &(api.believed)()))
 }
 
 /// What is asked of `/explain`.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::picture;
+use crate::cluster;
 use crate::session::shared::Shared;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,6 +48,18 @@ const RETRIED: Family = Family {
     unit: None,
     help: "Statements that a replica could not answer and that were run elsewhere.",
 };
+const HELD: Family = Family {
+    name: "pgbaton_held_statements",
+    kind: Kind::Gauge,
+    unit: None,
+    help: "Statements that wait for a primary.",
+};
+const IN_DOUBT: Family = Family {
+    name: "pgbaton_in_doubt",
+    kind: Kind::Counter,
+    unit: None,
+    help: "Commits whose answer was lost with their server, by what their clients were told.",
+};
 const LAG_BYTES: Family = Family {
     name: "pgbaton_replica_lag_bytes",
     kind: Kind::Gauge,
@@ -62,13 +75,20 @@ const LAG_SECONDS: Family = Family {
 const NODE_UP: Family =
     Family { name: "pgbaton_node_up", kind: Kind::Gauge, unit: None, help: "1 while the node answers, 0 while not." };
 
+const EPOCH: Family = Family {
+    name: "pgbaton_epoch",
+    kind: Kind::Gauge,
+    unit: None,
+    help: "The number of the present primary's epoch: grows by one with each change of primary.",
+};
+
 /// The page.
-pub fn page(shared: &Shared) -> String {
+pub fn page(shared: &Shared, believed: &cluster::Picture) -> String {
     let mut page = String::new();
     CLIENTS.head(&mut page);
     CLIENTS.sample(&mut page, &[], shared.clients.count());
 
-    let nodes = picture::nodes(shared);
+    let nodes = picture::nodes(shared, None);
     let mut servers: BTreeMap<String, (usize, usize)> = nodes.iter().map(|node| (node.id.clone(), (0, 0))).collect();
     for pool in shared.pools.all() {
         let (size, idle, _) = pool.status();
@@ -89,6 +109,13 @@ pub fn page(shared: &Shared) -> String {
     RETRIED.head(&mut page);
     RETRIED.sample(&mut page, &[], shared.routes.retried());
 
+    HELD.head(&mut page);
+    HELD.sample(&mut page, &[], shared.hold.statements());
+    IN_DOUBT.head(&mut page);
+    for (outcome, count) in shared.doubts.counted() {
+        IN_DOUBT.sample(&mut page, &[("outcome", outcome)], count);
+    }
+
     let is_replica = |node: &&picture::Node| node.role == "replica";
     LAG_BYTES.head(&mut page);
     for node in nodes.iter().filter(is_replica) {
@@ -105,6 +132,10 @@ pub fn page(shared: &Shared) -> String {
     NODE_UP.head(&mut page);
     for node in &nodes {
         NODE_UP.sample(&mut page, &[("node", &node.id)], u8::from(node.state == "running"));
+    }
+    EPOCH.head(&mut page);
+    if let Some(epoch) = believed.epoch {
+        EPOCH.sample(&mut page, &[], epoch.0);
     }
     page.push_str("# EOF\n");
     page

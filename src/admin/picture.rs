@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use crate::cluster;
 use crate::route::balance;
 use crate::session::shared::Shared;
 use crate::types::Role;
+use cluster::NodeState;
 
 /// Of a standby that replays too little to be asked: `cannot_connect_now`.
 const STARTING: &str = "(57P03)";
@@ -15,12 +17,17 @@ const STARTING: &str = "(57P03)";
 #[derive(Debug, Serialize)]
 pub struct Cluster {
     pub name: String,
-    /// `epoch`, `phase` and `durability` are null until pgbaton itself decides who is the primary.
+    /// `epoch` and `phase` are null until the store has been read and a primary was seen.
     pub epoch: Option<u64>,
     pub phase: Option<&'static str>,
     pub primary: Option<String>,
-    pub durability: Option<&'static str>,
+    pub durability: &'static str,
+    /// Whose acknowledgement a commit waits for, and how many of them it takes.
+    pub voters: Vec<String>,
+    pub acks: u32,
     pub paused: bool,
+    /// Why nobody takes writes, or what stands in the way of a failover; may be empty.
+    pub reason: String,
     pub nodes: Vec<Node>,
 }
 
@@ -58,21 +65,25 @@ pub struct Read {
 }
 
 impl Cluster {
-    pub fn of(name: &str, shared: &Shared) -> Cluster {
+    pub fn of(name: &str, shared: &Shared, believed: &cluster::Picture) -> Cluster {
         let primary = shared.topology.borrow().primary().map(|node| node.address.id.to_string());
         Cluster {
             name: name.to_owned(),
-            epoch: None,
-            phase: None,
+            epoch: believed.epoch.map(|epoch| epoch.0),
+            phase: believed.phase.map(cluster::Phase::as_str),
             primary,
-            durability: None,
-            paused: false,
-            nodes: nodes(shared),
+            durability: believed.durability.as_str(),
+            voters: believed.sync.voters.iter().map(ToString::to_string).collect(),
+            acks: believed.sync.k,
+            paused: believed.paused,
+            reason: believed.reason.clone(),
+            nodes: nodes(shared, Some(believed)),
         }
     }
 }
 
-pub fn nodes(shared: &Shared) -> Vec<Node> {
+/// `believed`: what the control plane makes of them, where it is asked.
+pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> {
     let topology = shared.topology.borrow().clone();
     let view = shared.readers.view();
     let mut nodes = Vec::with_capacity(topology.nodes.len());
@@ -85,6 +96,13 @@ pub fn nodes(shared: &Shared) -> Vec<Node> {
             Role::Unknown if seen.reason.contains(STARTING) => "starting",
             Role::Unknown => "down",
         };
+        let account = believed.and_then(|believed| believed.nodes.get(&seen.address.id));
+        let state = match account.map(|account| account.state) {
+            Some(NodeState::Fenced) => "fenced",
+            Some(NodeState::Rejoining) => "rejoining",
+            Some(NodeState::Maintenance) => "maintenance",
+            _ => state,
+        };
         let (lag_bytes, lag_ms) = match reader.and_then(|reader| reader.known_lag()) {
             _ if is_primary => (Some(0), Some(0)),
             Some(lag) => (Some(lag.bytes), Some(lag.time.0)),
@@ -93,6 +111,9 @@ pub fn nodes(shared: &Shared) -> Vec<Node> {
         let reason = match reader.map(|reader| &reader.state) {
             // Of a primary that does not answer, that is worth more than that it is the primary.
             _ if is_primary && seen.role == Role::Unknown => format!("does not answer: {}", seen.reason),
+            _ if account.is_some_and(|account| !account.reason.is_empty()) => {
+                account.map_or(String::new(), |account| account.reason.clone())
+            }
             Some(Ok(())) => String::new(),
             Some(Err(reason)) => reason.to_string(),
             None => "not judged yet".to_owned(),

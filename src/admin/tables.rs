@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::picture;
+use crate::cluster;
 use crate::session::clients::{Activity, Client};
 use crate::session::explain::Explanation;
 use crate::session::shared::Shared;
@@ -35,24 +36,25 @@ fn yes(is: bool) -> Option<String> {
     text(if is { "yes" } else { "" })
 }
 
-pub fn nodes(shared: &Shared) -> Table {
-    let rows = picture::nodes(shared).into_iter().map(|node| {
+pub fn nodes(shared: &Shared, believed: &cluster::Picture) -> Table {
+    let rows = picture::nodes(shared, Some(believed)).into_iter().map(|node| {
         vec![
             Some(node.id),
             Some(node.host),
             text(node.port),
             text(node.role),
+            text(node.state),
             text(node.timeline),
             Some(node.lsn),
             yes(node.eligible),
             Some(node.reason),
         ]
     });
-    Table::shown(&["id", "host", "port", "role", "timeline", "lsn", "eligible", "reason"], rows.collect())
+    Table::shown(&["id", "host", "port", "role", "state", "timeline", "lsn", "eligible", "reason"], rows.collect())
 }
 
 pub fn lag(shared: &Shared) -> Table {
-    let rows = picture::nodes(shared).into_iter().map(|node| {
+    let rows = picture::nodes(shared, None).into_iter().map(|node| {
         vec![
             Some(node.id),
             text(node.role),

@@ -9,6 +9,7 @@ use super::{StartError, listen};
 use crate::admin::http::{self, Api};
 use crate::auth::Secret;
 use crate::config::{Config, Listen};
+use crate::driver;
 use crate::session::shared::Shared;
 
 /// The socket of `admin.listen`; `None` when it is switched off. Of a name with several addresses the first is taken.
@@ -22,10 +23,11 @@ pub fn open(config: &Config) -> Result<Option<TcpListener>, StartError> {
     listen::open_tcp(address).map(Some).map_err(failed)
 }
 
-pub fn api(config: &Config, shared: Arc<Shared>, refused: watch::Receiver<bool>) -> Api {
+pub fn api(config: &Config, shared: Arc<Shared>, cluster: driver::Handle, refused: watch::Receiver<bool>) -> Api {
     let token = &config.admin.token;
     Api {
         shared,
+        believed: Box::new(move || cluster.picture()),
         cluster: config.cluster.name.clone(),
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),

@@ -1,4 +1,4 @@
-//! What follows the nodes for the data plane: whose pools are over, who may serve reads, how far each node is.
+//! What follows the nodes for the data plane: who may serve reads, how far each node is.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,31 +18,6 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(100);
 
 /// After so long the end of the log that is not written out holds nobody's commit, at least.
 const SETTLED: Duration = Duration::from_millis(800);
-
-/// Closes the pools of a node that is no longer the primary, and those of one that has become it: connections to it from
-/// when it was a standby may be in transactions that stay read-only.
-pub(super) async fn follow_primary(shared: Arc<Shared>) {
-    let mut topology = shared.topology.clone();
-    let mut version = 0;
-    let mut known: Option<NodeId> = None;
-    loop {
-        let now = topology.borrow_and_update().clone();
-        if now.version != version {
-            version = now.version;
-            if let Some(primary) = now.primary() {
-                let id = primary.address.id.clone();
-                if let Some(old) = known.replace(id.clone()).filter(|old| *old != id) {
-                    shared.pools.retire(&old);
-                    shared.pools.retire(&id);
-                }
-                shared.forget_greetings();
-            }
-        }
-        if topology.changed().await.is_err() {
-            return;
-        }
-    }
-}
 
 /// Judges again and again who may serve reads.
 pub(super) async fn judge_replicas(shared: Arc<Shared>) {

@@ -6,6 +6,7 @@
 mod admin;
 mod following;
 mod listen;
+mod plane;
 mod settings;
 
 use std::net::SocketAddr;
@@ -24,7 +25,9 @@ use crate::admin::console::{self, Console, Right};
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
 use crate::config::{Config, keys};
-use crate::monitor::{self, MonitorConfig, Observation, Sighting};
+use crate::coord::{Embedded, StoreError};
+use crate::driver;
+use crate::monitor::MonitorConfig;
 use crate::net::{Peer, Stream};
 use crate::node::{Control, NodeError};
 use crate::pool::Pools;
@@ -35,7 +38,6 @@ use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
-use crate::types::NodeId;
 use listen::{Arrival, Listener};
 
 /// How often idle and old server connections are looked for.
@@ -54,6 +56,8 @@ pub enum StartError {
     Listen { listen: String, source: std::io::Error },
     #[error("admin.listen: cannot listen on {listen}: {source}")]
     AdminListen { listen: String, source: std::io::Error },
+    #[error("coordination.path: {0}")]
+    Store(#[from] StoreError),
     #[error("{key}: {reason}")]
     Setting { key: &'static str, reason: String },
     #[error(transparent)]
@@ -71,6 +75,7 @@ pub struct Running {
     config_path: Option<PathBuf>,
     level: Option<LevelHandle>,
     control: Control,
+    cluster: driver::Handle,
     /// What the configuration says of functions, for databases to come.
     said: Arc<ArcSwap<Overrides>>,
     /// Closing it ends every thread's runtime.
@@ -111,12 +116,18 @@ fn start_with(
     let node_tls = settings::node_tls(&config)?;
     let look_now = Arc::new(Notify::new());
     let control_config = settings::control(&config, node_tls.clone())?;
+    let (store, record) = Embedded::open(&config.coordination.path)?;
     let addresses_of_nodes: Vec<_> = control_config.nodes.iter().map(|(address, _)| address.clone()).collect();
-    let (topology, topology_seen) = watch::channel(Arc::new(monitor::unseen(&addresses_of_nodes)));
+    let (topology, topology_seen) = watch::channel(Arc::new(driver::unseen(&addresses_of_nodes)));
     let control_runtime = runtime()?;
     let control = {
         // Its connections live in the control plane's runtime, whoever asks.
         let _inside = control_runtime.enter();
+        Control::new(control_config.clone(), topology_seen.clone())
+    };
+    let cluster_runtime = runtime()?;
+    let cluster_control = {
+        let _inside = cluster_runtime.enter();
         Control::new(control_config, topology_seen.clone())
     };
     let login = settings::login(&config, control.clone(), MockSecret::generate())?;
@@ -137,16 +148,27 @@ fn start_with(
     ));
 
     let said = Arc::new(ArcSwap::from_pointee(settings::overrides(&config)));
-    let api = Arc::new(admin::api(&config, shared.clone(), refused.clone()));
     let mut threads = Vec::new();
-    let probing =
-        MonitorConfig { probe_interval: config.failover.probe_interval, probe_timeout: config.failover.probe_timeout };
+    let (cluster, drive) = driver::new(driver::Parts {
+        policy: settings::policy(&config),
+        monitor: MonitorConfig {
+            probe_interval: config.failover.probe_interval,
+            probe_timeout: config.failover.probe_timeout,
+        },
+        nodes: addresses_of_nodes.iter().map(|address| address.id.clone()).collect(),
+        control: cluster_control,
+        store,
+        record,
+        topology,
+        look_now,
+        plane: Arc::new(plane::Plane(shared.clone())),
+    });
+    // A thread of its own: what is decided here must not wait for anything else.
+    threads.push(thread("cluster".into(), cluster_runtime, stopped.clone(), drive)?);
+    let api = Arc::new(admin::api(&config, shared.clone(), cluster.clone(), refused.clone()));
     {
         let (control, shared, stopped, said) = (control.clone(), shared.clone(), stopped.clone(), said.clone());
         let body = async move {
-            let asked = control.clone();
-            tokio::spawn(monitor::run(probing, topology, look_now, move |node| look(asked.clone(), node)));
-            tokio::spawn(following::follow_primary(shared.clone()));
             tokio::spawn(following::judge_replicas(shared.clone()));
             for (at, view) in shared.topology.borrow().nodes.iter().enumerate() {
                 tokio::spawn(following::ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
@@ -179,6 +201,7 @@ fn start_with(
         config_path,
         level,
         control,
+        cluster,
         said,
         stop,
         refuse,
@@ -190,9 +213,15 @@ fn start_with(
             Some(running) => running.reload(),
             None => Err("shutting down".to_owned()),
         };
+        let believed = running.cluster.clone();
         let weak = Arc::downgrade(&running);
         let config = move || weak.upgrade().map_or(Vec::new(), |running| running.config_rows());
-        Arc::new(Console { shared: shared.clone(), reload: Box::new(reload), config: Box::new(config) })
+        Arc::new(Console {
+            shared: shared.clone(),
+            reload: Box::new(reload),
+            believed: Box::new(move || believed.picture()),
+            config: Box::new(config),
+        })
     };
 
     let mut hands = Vec::new();
@@ -357,17 +386,6 @@ async fn keep_facts(name: Arc<str>, facts: Arc<Facts>, control: Control, shared:
             shared.forget_database(&name);
         }
     }
-}
-
-/// One look at one node.
-async fn look(control: Control, node: NodeId) -> Observation {
-    let status = control.status(&node).await.map_err(|error| error.to_string())?;
-    Ok(Sighting {
-        is_in_recovery: status.is_in_recovery,
-        timeline: status.timeline,
-        lsn: status.lsn,
-        system_identifier: status.system_identifier,
-    })
 }
 
 /// Passes on that somebody waits for a server connection to those who hold one only for the case that they want

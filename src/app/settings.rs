@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::StartError;
 use crate::auth::{MockSecret, Rules, Secret, Users};
 use crate::catalog::Overrides;
+use crate::cluster::{NodePolicy, Policy};
 use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode};
 use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
 use crate::node::{Control, ControlConfig};
@@ -14,8 +15,11 @@ use crate::route::FunctionName;
 use crate::route::eligible::ReadLimits;
 use crate::session::login::{LoginContext, Source};
 use crate::session::readers::ReadSettings;
-use crate::session::shared::Settings;
+use crate::session::shared::{MAX_HELD, MAX_HELD_BYTES, Settings};
 use crate::types::{Millis, NodeAddress};
+
+/// Every job has deadlines of its own below this; it is for one that is lost altogether.
+const JOB_LIMIT: Millis = Millis(30_000);
 
 fn wrong(key: &'static str) -> impl Fn(&dyn std::fmt::Display) -> StartError {
     move |reason| StartError::Setting { key, reason: reason.to_string() }
@@ -39,6 +43,9 @@ pub fn session(config: &Config) -> Settings {
         max_prepared: config.proxy.max_prepared_statements,
         max_inspect: config.proxy.max_inspect_bytes,
         hold: config.failover.hold,
+        max_held: MAX_HELD,
+        max_held_bytes: MAX_HELD_BYTES,
+        ask_commits: true,
     }
 }
 
@@ -57,6 +64,36 @@ pub fn reads(config: &Config) -> ReadSettings {
         slow_start: millis(reads.slow_start),
         nodes: config.cluster.nodes.iter().map(|node| (node.zone.clone(), node.weight)).collect(),
     }
+}
+
+pub fn policy(config: &Config) -> Policy {
+    let millis = |duration: Duration| Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let failover = &config.failover;
+    let node = |node: &crate::config::Node| {
+        (node.id.as_str().into(), NodePolicy { priority: node.priority, zone: node.zone.clone() })
+    };
+    Policy {
+        coordinator: coordinator(),
+        automatic: failover.automatic,
+        durability: config.cluster.durability,
+        acks: config.cluster.quorum_acks,
+        max_lost_bytes: config.cluster.max_lost_bytes,
+        misses: failover.misses,
+        probe_interval: millis(failover.probe_interval),
+        probe_timeout: millis(failover.probe_timeout),
+        veto: millis(failover.veto),
+        restart_wait: millis(failover.restart_wait),
+        anti_flap: millis(failover.anti_flap),
+        voter_grace: millis(failover.voter_grace),
+        job_limit: JOB_LIMIT,
+        nodes: config.cluster.nodes.iter().map(node).collect(),
+    }
+}
+
+/// The host and the process, for people who read the record.
+fn coordinator() -> String {
+    let host = rustix::system::uname();
+    format!("{}:{}", host.nodename().to_string_lossy(), std::process::id())
 }
 
 pub fn overrides(config: &Config) -> Overrides {

@@ -1,8 +1,9 @@
 //! What the brain wants done.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::CommandId;
 use super::record::{Phase, Record};
@@ -105,10 +106,11 @@ pub enum Lead {
 }
 
 /// An entry of the history: one epoch, from its cause until it took writes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub epoch: Epoch,
-    pub kind: &'static str,
+    /// See [`Note::is_ordered`].
+    pub kind: Cow<'static, str>,
     pub cause: String,
     pub from: Option<NodeId>,
     pub to: NodeId,
@@ -117,14 +119,25 @@ pub struct Note {
     pub durability: Durability,
     /// From the first failed probe or the order, in milliseconds, in the order they were gone through: `detect`, `recruit`,
     /// `settle`, `promote`, `follow`, `open`.
-    pub phases: Vec<(&'static str, u64)>,
+    pub phases: Vec<(Cow<'static, str>, u64)>,
     /// Why the other nodes were not chosen.
     pub rejected: BTreeMap<NodeId, String>,
     /// Of the log of the primary before, as far as it was seen; what nobody saw is not in it.
     pub known_loss_bytes: u64,
+    /// Commits that clients were told of and that may lie beyond the fork, counted from the last look at the old primary at or
+    /// before it; filled in by the driver. `None`: no promotion, or no such look.
+    #[serde(default)]
+    pub lost_commits_at_most: Option<u64>,
     /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
     pub closed_at: u64,
     pub opened_at: u64,
+}
+
+impl Note {
+    /// An operator wanted it; anything else is a failure.
+    pub fn is_ordered(&self) -> bool {
+        matches!(&*self.kind, "switchover" | "command")
+    }
 }
 
 /// What a node is, for people and for `GET /cluster`.

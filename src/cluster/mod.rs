@@ -6,16 +6,36 @@
 
 pub mod action;
 pub mod brain;
+pub mod diagram;
 pub mod event;
+pub mod history;
 pub mod policy;
 pub mod record;
 pub mod sync;
+
+mod adopt;
+mod candidate;
+mod commands;
+mod detect;
+mod jobs;
+mod mode;
+mod nodes;
+mod picture;
+mod promote;
+mod recruit;
+mod returning;
+mod store;
+#[cfg(test)]
+mod tests;
+mod voters;
+mod watch;
 
 pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture};
 pub use brain::Brain;
 pub use event::{
     Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,
 };
+pub use history::{Availability, HistoryEntry};
 pub use policy::{NodePolicy, Policy};
 pub use record::{Phase, Record};
 pub use sync::{SyncNames, covers};

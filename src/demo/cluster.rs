@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::process::{Cancel, RunAs, Runner};
 use super::sweeper::Sweeper;
 use super::{ClusterError, DATABASE, Node, PASSWORD, PgBin, Place, Shutdown, USER};
+use crate::migrate::ROLES;
 
 /// The role that pgbaton looks after the nodes with.
 pub const CONTROL_USER: &str = "pgbaton";
@@ -159,7 +160,7 @@ impl Cluster {
         let Some((primary, replicas)) = self.nodes.split_first() else { return Ok(()) };
         self.initialise(primary, options)?;
         primary.start_on_a_free_port()?;
-        primary.sql_in("postgres", &self.first_statements())?;
+        primary.script("postgres", &self.first_statements())?;
         primary.sql_in("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
         for replica in replicas {
             // Not pg_basebackup's own --create-slot: that comes after the backup has begun, and the checkpoint of another
@@ -236,15 +237,12 @@ impl Cluster {
         settings.chain(options.settings.iter().cloned()).collect()
     }
 
-    /// The control user gets what `docs/operations.md` says it needs and no more, so that every demo and every test
-    /// is a proof that this is enough.
+    /// For psql. The control user gets what `migrations/roles.sql` gives it and no more, so that every demo and every test is a
+    /// proof that this is enough.
     fn first_statements(&self) -> String {
         format!(
-            "CREATE ROLE {CONTROL_USER} LOGIN PASSWORD '{control}';
-             GRANT pg_monitor TO {CONTROL_USER};
-             GRANT SELECT ON pg_catalog.pg_authid TO {CONTROL_USER};
-             CREATE ROLE pgbaton_admin NOLOGIN;
-             CREATE ROLE {REPLICATION_USER} LOGIN REPLICATION PASSWORD '{replication}'",
+            "\\set control_user {CONTROL_USER}\n\\set control_password '{control}'\n{ROLES}\n\
+             CREATE ROLE {REPLICATION_USER} LOGIN REPLICATION PASSWORD '{replication}';\n",
             control = self.control_password,
             replication = self.replication_password,
         )

@@ -13,6 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError};
+use crate::types::Durability;
 use crate::{app, telemetry};
 
 pub use binaries::PgBin;
@@ -75,6 +76,7 @@ pub enum DemoError {
 #[derive(Debug)]
 pub struct Options {
     pub replicas: usize,
+    pub durability: Durability,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub directory: Option<PathBuf>,
@@ -83,7 +85,7 @@ pub struct Options {
 
 /// Runs until Ctrl-C or SIGTERM, during the start too; a second one leaves the cleaning up to the sweeper.
 pub fn run(options: Options) -> Result<(), DemoError> {
-    let Options { replicas, listen, admin, directory, keep } = options;
+    let Options { replicas, durability, listen, admin, directory, keep } = options;
     // PostgreSQL takes seconds to start; a taken port is better known before that.
     let listening = TcpListener::bind(listen).map_err(|source| DemoError::Listen { listen, source })?;
     TcpListener::bind(admin).map_err(|source| DemoError::Admin { listen: admin, source })?;
@@ -103,7 +105,7 @@ pub fn run(options: Options) -> Result<(), DemoError> {
         }
         other => other?,
     };
-    let config_file = write_config(&cluster, listen, admin)?;
+    let config_file = write_config(&cluster, durability, listen, admin)?;
     let config = Config::load(&config_file)?;
     start_logging(&cluster, &config)?;
     let running = app::start(config)?;
@@ -146,14 +148,20 @@ fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
 }
 
 /// The demo's configuration is an ordinary file, to be read and copied from.
-fn write_config(cluster: &Cluster, listen: SocketAddr, admin: SocketAddr) -> Result<PathBuf, DemoError> {
+fn write_config(
+    cluster: &Cluster,
+    durability: Durability,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> Result<PathBuf, DemoError> {
     let io = |source| ClusterError::Io { what: "cannot write the configuration".into(), source };
     let directory = cluster.directory();
     let password_file = directory.join("control_password");
     write_private(&password_file, cluster.control_password()).map_err(io)?;
     let mut text = format!(
         "[proxy]\nlisten = [\"{listen}\"]\n\n[cluster]\nname = \"demo\"\ncontrol_user = \"{CONTROL_USER}\"\n\
-         control_password_file = \"control_password\"\n\n[admin]\nlisten = \"{admin}\"\n"
+         control_password_file = \"control_password\"\ndurability = \"{}\"\n\n[admin]\nlisten = \"{admin}\"\n",
+        durability.as_str()
     );
     for node in cluster.nodes() {
         let _ = write!(

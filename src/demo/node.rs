@@ -1,9 +1,10 @@
 //! One PostgreSQL server of a throw-away cluster: its directory, its process, and asking it something.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,12 +163,34 @@ impl Node {
     }
 
     pub fn sql_in(&self, database: &str, statements: &str) -> Result<String, ClusterError> {
-        let io = |source| ClusterError::Io { what: "cannot run psql".into(), source };
+        let mut command = self.psql(database);
+        command.args(["-c", statements]).stdin(Stdio::null());
+        self.answer(command.output())
+    }
+
+    /// Runs what psql understands, with its own commands; said to its standard input, so that nobody reads it off the list of
+    /// processes.
+    pub fn script(&self, database: &str, text: &str) -> Result<String, ClusterError> {
+        let mut command = self.psql(database);
+        command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = command.spawn().and_then(|mut child| {
+            // A psql that has stopped reading says why itself.
+            let _ = child.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
+            child.wait_with_output()
+        });
+        self.answer(output)
+    }
+
+    fn psql(&self, database: &str) -> Command {
         let mut command = self.runner.command(&self.bin.program("psql"));
         command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "10").args(["-X", "-q", "-A", "-t"]);
         command.args(["-v", "ON_ERROR_STOP=1", "-U", USER, "-d", database, "-p", &self.port().to_string()]);
-        command.arg("-h").arg(&self.socket_directory).args(["-c", statements]);
-        let output = command.output().map_err(io)?;
+        command.arg("-h").arg(&self.socket_directory);
+        command
+    }
+
+    fn answer(&self, output: std::io::Result<Output>) -> Result<String, ClusterError> {
+        let output = output.map_err(|source| ClusterError::Io { what: "cannot run psql".into(), source })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string());
         }

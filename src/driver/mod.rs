@@ -1,1 +1,391 @@
 //! Turns the brain's decisions into deeds, and what came of them into events.
+//!
+//! One task owns the [`Brain`] and steps it; nothing else decides. Jobs, writes to the store and questions run beside it and
+//! report through one channel. What the data plane has to know is told through [`DataPlane`] before it is published, so that
+//! no session can see a new primary and still have a connection to the old one in use.
+
+mod jobs;
+mod ledger;
+mod upkeep;
+mod views;
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::cluster::history::HistoryEntry;
+use crate::cluster::{
+    Action, Answer, Brain, Command, CommandId, Event, Failure, Job, JobId, Lead, Picture, Policy, Record,
+};
+use crate::coord::Embedded;
+use crate::monitor::{Monitor, MonitorConfig, Seen};
+use crate::node::Control;
+use crate::types::{Epoch, Millis, NodeId, Topology};
+use ledger::Ledger;
+use views::Views;
+
+pub use views::unseen;
+
+/// Sights that may wait to be taken in: one for each node and then some.
+const SIGHTS: usize = 64;
+
+/// Orders that may wait.
+const ORDERS: usize = 16;
+
+/// How long sessions may take to let go of connections to a primary that was given up. They are woken; one that is not
+/// polled for so long is blocked, and its commit will be told to be unknown.
+const LET_GO: Duration = Duration::from_millis(150);
+
+/// The data plane, as far as a change of primary concerns it.
+pub trait DataPlane: Send + Sync + 'static {
+    /// Nothing more is sent to a primary of an epoch before this one, nor passed on from it.
+    fn close_writes(&self, epoch: Epoch, primary: Option<&NodeId>, reason: &str);
+    fn open_writes(&self, epoch: Epoch, primary: &NodeId);
+    /// Waits until every session has let go of the primary given up, and said which commits are in doubt; false: not
+    /// within the limit.
+    fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
+    /// Transactions whose COMMIT was sent and not answered.
+    fn doubts(&self) -> Vec<u64>;
+    /// What became of them; of those not named nobody will ever know.
+    fn deliver(&self, outcomes: &HashMap<u64, bool>);
+    /// The same, and those not named may be known later.
+    fn deliver_some(&self, outcomes: &HashMap<u64, bool>);
+    /// Commits with effect that clients were told of, since the start.
+    fn acknowledged(&self) -> u64;
+}
+
+/// What the driver is made of.
+pub struct Parts {
+    pub policy: Policy,
+    pub monitor: MonitorConfig,
+    pub nodes: Vec<NodeId>,
+    /// Of its own: a probe must not wait behind anything else.
+    pub control: Control,
+    pub store: Embedded,
+    pub record: Option<Record>,
+    pub topology: watch::Sender<Arc<Topology>>,
+    /// Somebody has reason to doubt the primary.
+    pub look_now: Arc<Notify>,
+    pub plane: Arc<dyn DataPlane>,
+}
+
+/// What others may ask and tell the driver.
+#[derive(Clone)]
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    picture: watch::Receiver<Arc<Picture>>,
+    store: Arc<Mutex<Embedded>>,
+}
+
+type Order = (Command, oneshot::Sender<Result<String, String>>);
+
+impl Handle {
+    /// What the brain believes.
+    pub fn picture(&self) -> Arc<Picture> {
+        self.picture.borrow().clone()
+    }
+
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).history()
+    }
+
+    /// Gives an order and waits for what comes of it: what was done, or why not.
+    pub async fn order(&self, command: Command) -> Result<String, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| "shutting down".to_owned();
+        self.orders.try_send((command, answer)).map_err(|_| "too many orders wait".to_owned())?;
+        answered.await.map_err(gone)?
+    }
+}
+
+/// Something that ended beside the brain.
+enum Report {
+    Event(Event),
+    Settled {
+        id: JobId,
+        node: NodeId,
+        result: Result<(Answer, HashMap<u64, bool>), Failure>,
+    },
+    /// What was asked about commits in doubt while the primary lives.
+    Cleared {
+        epoch: Epoch,
+        outcomes: HashMap<u64, bool>,
+    },
+    BeatDone {
+        epoch: Epoch,
+        node: NodeId,
+        result: Result<(), Failure>,
+    },
+    UpkeepDone,
+}
+
+pub struct Driver {
+    brain: Brain,
+    policy: Policy,
+    nodes: Vec<NodeId>,
+    control: Control,
+    plane: Arc<dyn DataPlane>,
+    store: Arc<Mutex<Embedded>>,
+    monitor: Arc<Monitor>,
+    reports: mpsc::UnboundedSender<Report>,
+    jobs: BTreeMap<JobId, AbortHandle>,
+    orders: BTreeMap<CommandId, oneshot::Sender<Result<String, String>>>,
+    next_order: u64,
+    views: Views,
+    /// `None` before anything was published.
+    lead: Option<Lead>,
+    /// What the node asked last said of the commits in doubt.
+    verdicts: Option<(NodeId, HashMap<u64, bool>)>,
+    /// Questions about commits in doubt of a primary that lives are under way.
+    is_clearing: bool,
+    is_beating: bool,
+    is_keeping_up: bool,
+    ledger: Ledger,
+    picture: watch::Sender<Arc<Picture>>,
+    origin: Instant,
+}
+
+/// Makes the driver and what speaks to it. [`Driver::run`] does the rest.
+pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
+    let Parts { policy, monitor, nodes, control, store, record, topology, look_now, plane } = parts;
+    let brain = Brain::new(policy.clone());
+    let (orders, ordered) = mpsc::channel(ORDERS);
+    let (picture, pictured) = watch::channel(Arc::new(brain.picture()));
+    let store = Arc::new(Mutex::new(store));
+    let handle = Handle { orders, picture: pictured, store: store.clone() };
+    let (reports, reported) = mpsc::unbounded_channel();
+    let driver = Driver {
+        brain,
+        policy,
+        monitor: Arc::new(Monitor::new(nodes.iter().cloned())),
+        nodes,
+        control,
+        plane,
+        store: store.clone(),
+        reports,
+        jobs: BTreeMap::new(),
+        orders: BTreeMap::new(),
+        next_order: 0,
+        views: Views::new(topology),
+        lead: None,
+        verdicts: None,
+        is_clearing: false,
+        is_beating: false,
+        is_keeping_up: false,
+        ledger: Ledger::new(store),
+        picture,
+        origin: Instant::now(),
+    };
+    (handle, driver.run(monitor, record, look_now, ordered, reported))
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        config: MonitorConfig,
+        record: Option<Record>,
+        look_now: Arc<Notify>,
+        mut orders: mpsc::Receiver<Order>,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+    ) {
+        let (tell, mut sights) = mpsc::channel::<Seen>(SIGHTS);
+        let (monitor, control) = (self.monitor.clone(), self.control.clone());
+        tokio::spawn(async move {
+            let ask = move |node: NodeId| {
+                let control = control.clone();
+                async move { control.observe(&node).await }
+            };
+            monitor.run(config, tell, ask).await;
+        });
+        self.step(Event::Loaded { record, unix_ms_at_zero: unix_ms() });
+        let mut beat = interval(upkeep::beat_interval(config.probe_interval));
+        let mut upkeep = interval(upkeep::INTERVAL);
+        let mut doubts = interval(upkeep::DOUBTS);
+        for ticks in [&mut beat, &mut upkeep, &mut doubts] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            let deadline = self.brain.next_deadline();
+            let wake = self.origin + Duration::from_millis(deadline.unwrap_or_default().0);
+            tokio::select! {
+                // What has happened before what is due: a deadline may be off the table by then.
+                biased;
+                Some(report) = reports.recv() => self.take(report),
+                seen = sights.recv() => match seen {
+                    Some(seen) => self.see(seen),
+                    None => return tracing::error!("nobody looks at the nodes any more"),
+                },
+                Some((command, answer)) = orders.recv() => {
+                    self.next_order += 1;
+                    let id = CommandId(self.next_order);
+                    self.orders.insert(id, answer);
+                    self.step(Event::Asked { id, command });
+                }
+                () = look_now.notified() => self.monitor.look_at_all(),
+                () = sleep_until(wake), if deadline.is_some() => self.step(Event::Tick),
+                _ = beat.tick() => self.beat(),
+                _ = upkeep.tick() => self.keep_up(),
+                _ = doubts.tick() => self.clear_doubts(),
+            }
+            self.publish_picture();
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn see(&mut self, seen: Seen) {
+        self.views.take(&seen);
+        self.ledger.see(&seen, self.lead.as_ref(), self.plane.acknowledged());
+        self.step(Event::Seen { node: seen.node, sight: seen.sight });
+        self.views.publish();
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Event(event) => {
+                if let Event::Done { id, .. } = &event {
+                    self.jobs.remove(id);
+                }
+                self.step(event);
+            }
+            Report::Settled { id, node, result } => {
+                self.jobs.remove(&id);
+                let result = result.map(|(answer, outcomes)| {
+                    self.verdicts = Some((node, outcomes));
+                    answer
+                });
+                self.step(Event::Done { id, result });
+            }
+            Report::Cleared { epoch, outcomes } => {
+                self.is_clearing = false;
+                // Of an epoch that is over, the candidate of the next is asked.
+                if matches!(&self.lead, Some(Lead::Open { epoch: open, .. }) if *open == epoch) {
+                    self.plane.deliver_some(&outcomes);
+                }
+            }
+            Report::BeatDone { epoch, node, result } => {
+                self.is_beating = false;
+                self.step(Event::Beat { node, epoch, result });
+            }
+            Report::UpkeepDone => self.is_keeping_up = false,
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        for action in self.brain.step(self.now(), event) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Store { serial, record } => {
+                let (store, reports) = (self.store.clone(), self.reports.clone());
+                tokio::task::spawn_blocking(move || {
+                    let result = store.lock().unwrap_or_else(PoisonError::into_inner).store(&record);
+                    let result = result.map_err(|error| error.to_string());
+                    // Nobody listens any more only when everything ends.
+                    let _ = reports.send(Report::Event(Event::Stored { epoch: record.epoch, serial, result }));
+                });
+            }
+            Action::Do { id, epoch, job } => self.begin(id, epoch, job),
+            Action::Forget(id) => {
+                if let Some(job) = self.jobs.remove(&id) {
+                    job.abort();
+                }
+            }
+            Action::Probe(node) => self.monitor.look(&node),
+            Action::Publish(lead) => self.publish(lead),
+            Action::Note(note) => {
+                let to = note.to.clone();
+                let (epoch, entry) = self.ledger.note(*note, self.plane.acknowledged());
+                let control = self.control.clone();
+                tokio::spawn(async move {
+                    if let Err(failure) = control.write_history(&to, epoch, &entry.to_string()).await {
+                        tracing::warn!(node = %to, reason = failure.reason, "the history is not in the database");
+                    }
+                });
+            }
+            Action::Answer { id, result } => {
+                if let Some(answer) = self.orders.remove(&id) {
+                    // Who asked may have given up.
+                    let _ = answer.send(result);
+                }
+            }
+            Action::Say { is_warning: true, text } => tracing::warn!("{text}"),
+            Action::Say { is_warning: false, text } => tracing::info!("{text}"),
+        }
+    }
+
+    fn begin(&mut self, id: JobId, epoch: Epoch, job: Job) {
+        let (control, reports) = (self.control.clone(), self.reports.clone());
+        tracing::debug!(?id, %epoch, ?job, "begun");
+        let task = match job {
+            Job::Settle { node } => {
+                let plane = self.plane.clone();
+                tokio::spawn(async move {
+                    if !plane.all_let_go(LET_GO).await {
+                        tracing::warn!("some sessions have not let go of the primary that was given up");
+                    }
+                    let result = jobs::settle(&control, &node, &plane.doubts()).await;
+                    let _ = reports.send(Report::Settled { id, node, result });
+                })
+            }
+            job => {
+                let coordinator = self.policy.coordinator.clone();
+                tokio::spawn(async move {
+                    let begun = Instant::now();
+                    let result = jobs::perform(&control, epoch, &coordinator, job).await;
+                    tracing::debug!(?id, ms = begun.elapsed().as_millis(), ?result, "ended");
+                    let _ = reports.send(Report::Event(Event::Done { id, result }));
+                })
+            }
+        };
+        self.jobs.insert(id, task.abort_handle());
+    }
+
+    fn publish(&mut self, lead: Lead) {
+        match &lead {
+            Lead::Closed { epoch, reason } => {
+                let was = match &self.lead {
+                    Some(Lead::Open { primary, .. }) => Some(primary.clone()),
+                    _ => None,
+                };
+                self.plane.close_writes(*epoch, was.as_ref(), reason);
+            }
+            Lead::Open { epoch, primary, .. } => {
+                // Before anybody can write: what was asked of another node is worth nothing.
+                let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);
+                self.plane.deliver(&outcomes.map(|(_, outcomes)| outcomes).unwrap_or_default());
+                self.plane.open_writes(*epoch, primary);
+            }
+        }
+        self.ledger.lead(&lead);
+        self.views.lead(&lead);
+        self.lead = Some(lead);
+        self.views.publish();
+    }
+
+    fn publish_picture(&mut self) {
+        let picture = self.brain.picture();
+        self.picture.send_if_modified(|known| {
+            let is_news = **known != picture;
+            if is_news {
+                *known = Arc::new(picture);
+            }
+            is_news
+        });
+    }
+}
+
+/// The calendar, for records and history; nothing is decided by it.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -5,23 +5,43 @@
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
+mod commits;
+mod conninfo;
+mod error;
+mod fence;
+mod follow;
+mod keeper;
+mod observe;
+mod promote;
+mod recruit;
 mod roles;
+mod rows;
+mod settle;
+mod slots;
+mod sync;
+mod sync_names;
+mod work;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_postgres::types::{PgLsn, ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::types::{PgLsn, Type};
 
+pub use self::commits::Outcome;
+pub use self::conninfo::{Conninfo, ConninfoError};
+pub use self::error::NodeError;
+use self::error::refusal;
+use self::keeper::{Inner, Keeper, Line};
 pub use self::roles::RoleRecord;
 use self::roles::Roles;
+pub use self::settle::XactStatus;
 use crate::auth::Secret;
-use crate::net::{NodeTls, dial_tls};
+use crate::net::NodeTls;
 use crate::types::{Lsn, NodeAddress, NodeId, Timeline, Topology};
 
 /// How pgbaton's own connections call themselves in `pg_stat_activity`.
@@ -72,23 +92,6 @@ SELECT pg_has_role(oid, 'pg_monitor', 'MEMBER'),
                            WHERE admin.rolname = 'pgbaton_admin' AND pg_has_role(role.oid, admin.oid, 'MEMBER'))
 FROM pg_roles AS role WHERE rolname = $1";
 
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum NodeError {
-    #[error("node {node}: {reason}")]
-    Unreachable { node: NodeId, reason: String },
-    /// The node answered, and the answer is an error.
-    #[error("node {node}: {message} ({sqlstate})")]
-    Refused { node: NodeId, message: String, sqlstate: String },
-    #[error("node {node}: no answer within {} ms", after.as_millis())]
-    Timeout { node: NodeId, after: Duration },
-    #[error("no node is known to be the primary{}{reason}", if reason.is_empty() { "" } else { ": " })]
-    NoPrimary { reason: String },
-    #[error("no node is named {0}")]
-    Unknown(NodeId),
-    #[error("too many logins wait for an answer from the primary")]
-    Overloaded,
-}
-
 /// What a node says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeStatus {
@@ -134,48 +137,6 @@ pub struct Control {
     roles: Roles,
 }
 
-struct Inner {
-    config: ControlConfig,
-    nodes: HashMap<NodeId, Keeper>,
-    topology: watch::Receiver<Arc<Topology>>,
-    runtime: Handle,
-}
-
-/// One node and the connection to it, if there is one.
-struct Keeper {
-    address: Arc<NodeAddress>,
-    password: Option<Secret>,
-    client: Mutex<Option<Arc<Kept>>>,
-}
-
-/// A connection and the questions it has been asked before: planning one costs the server more than answering it.
-struct Kept {
-    client: Client,
-    prepared: std::sync::Mutex<HashMap<&'static str, Statement>>,
-}
-
-impl Kept {
-    async fn query(
-        &self,
-        sql: &'static str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let known = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known().get(sql).cloned();
-        let statement = match found {
-            Some(statement) => statement,
-            None => {
-                let types: Vec<Type> = parameters.iter().map(|(_, of)| of.clone()).collect();
-                let statement = self.client.prepare_typed(sql, &types).await?;
-                known().insert(sql, statement.clone());
-                statement
-            }
-        };
-        let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
-        self.client.query(&statement, &values).await
-    }
-}
-
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").field("nodes", &self.inner.nodes.keys()).finish()
@@ -186,8 +147,7 @@ impl Control {
     /// Must be called in the runtime that shall carry the connections; it has to live as long as this.
     pub fn new(config: ControlConfig, topology: watch::Receiver<Arc<Topology>>) -> Control {
         let keeper = |(address, password): &(Arc<NodeAddress>, Option<Secret>)| {
-            let keeper = Keeper { address: address.clone(), password: password.clone(), client: Mutex::new(None) };
-            (address.id.clone(), keeper)
+            (address.id.clone(), Keeper::new(address.clone(), password.clone()))
         };
         let nodes = config.nodes.iter().map(keeper).collect();
         let runtime = Handle::current();
@@ -206,7 +166,7 @@ impl Control {
     /// Asks one node what it is.
     pub async fn status(&self, node: &NodeId) -> Result<NodeStatus, NodeError> {
         let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
-        let row = self.inner.ask_one(keeper, STATUS, self.inner.config.probe_timeout).await?;
+        let row = self.inner.ask_one(keeper, Line::Questions, STATUS, self.inner.config.probe_timeout).await?;
         let bad = |error: tokio_postgres::Error| refusal(node, &error);
         Ok(NodeStatus {
             is_in_recovery: row.try_get(0).map_err(bad)?,
@@ -222,7 +182,7 @@ impl Control {
     /// Asks one node how far it is.
     pub async fn position(&self, node: &NodeId) -> Result<NodePosition, NodeError> {
         let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
-        let row = self.inner.ask_one(keeper, POSITION, self.inner.config.probe_timeout).await?;
+        let row = self.inner.ask_one(keeper, Line::Questions, POSITION, self.inner.config.probe_timeout).await?;
         let bad = |error: tokio_postgres::Error| refusal(node, &error);
         let lsn = |column| {
             Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)))
@@ -239,14 +199,14 @@ impl Control {
     /// Has a primary write out its log up to now.
     pub async fn flush_log(&self, node: &NodeId) -> Result<(), NodeError> {
         let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
-        self.inner.ask_one(keeper, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
+        self.inner.ask_one(keeper, Line::Questions, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
     }
 
     /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
     pub async fn console_right(&self, role: &str) -> Result<(bool, bool), NodeError> {
         let primary = self.inner.primary(Instant::now() + ROLE_DEADLINE).await?;
         let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
-        let rows = self.inner.ask(keeper, CONSOLE, &[(&role, Type::TEXT)], ROLE_DEADLINE).await?;
+        let rows = self.inner.ask(keeper, Line::Questions, CONSOLE, &[(&role, Type::TEXT)], ROLE_DEADLINE).await?;
         let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
         match rows.first() {
             Some(row) => Ok((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?)),
@@ -261,7 +221,14 @@ impl Control {
         let primary = inner.primary(Instant::now() + limit).await?;
         let database = database.to_owned();
         let keeper = inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
-        inner.connect(keeper, &database, None, limit).await
+        Ok(inner.connect(keeper, &database, keeper::AS_OTHERS, limit).await?.client)
+    }
+
+    /// A connection of its own to the control database of a node.
+    pub async fn client_to(&self, node: &NodeId) -> Result<Client, NodeError> {
+        let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
+        let keeper = self.inner.keeper(node)?;
+        Ok(self.inner.connect(keeper, &self.inner.config.database, keeper::AS_OTHERS, limit).await?.client)
     }
 
     /// What the control user lacks on the primary, each as a sentence that says how to grant it. Empty: nothing.
@@ -269,7 +236,7 @@ impl Control {
         let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
         let primary = self.inner.primary(Instant::now() + limit).await?;
         let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
-        let row = self.inner.ask_one(keeper, RIGHTS, limit).await?;
+        let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
         let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
         let user = row.try_get::<_, String>(4).map_err(bad)?;
         let grants = [
@@ -296,153 +263,5 @@ impl Control {
             }
         }
         Ok(missing)
-    }
-}
-
-impl Inner {
-    /// The primary, waiting for one until the deadline: right after the start nobody has looked yet.
-    async fn primary(&self, deadline: Instant) -> Result<NodeId, NodeError> {
-        let mut topology = self.topology.clone();
-        if let Ok(Ok(seen)) = timeout_at(deadline, topology.wait_for(|seen| seen.primary().is_some())).await
-            && let Some(primary) = seen.primary()
-        {
-            return Ok(primary.address.id.clone());
-        }
-        Err(NodeError::NoPrimary { reason: self.topology.borrow().reason.clone() })
-    }
-
-    async fn ask_one(&self, keeper: &Keeper, sql: &'static str, limit: Duration) -> Result<Row, NodeError> {
-        let mut rows = self.ask(keeper, sql, &[], limit).await?;
-        rows.pop().ok_or_else(|| NodeError::Unreachable {
-            node: keeper.address.id.clone(),
-            reason: "the answer to a question of ours is empty; is this PostgreSQL?".into(),
-        })
-    }
-
-    /// One question over the kept connection. One that broke while it was idle is replaced and asked once more; one that
-    /// does not answer in time is thrown away.
-    async fn ask(
-        &self,
-        keeper: &Keeper,
-        sql: &'static str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-        limit: Duration,
-    ) -> Result<Vec<Row>, NodeError> {
-        let node = &keeper.address.id;
-        let deadline = Instant::now() + limit;
-        let late = || NodeError::Timeout { node: node.clone(), after: limit };
-        let mut may_retry = true;
-        loop {
-            let (client, is_fresh) = match timeout_at(deadline, self.client(keeper, limit)).await {
-                Err(_) => return Err(late()),
-                Ok(client) => client?,
-            };
-            match timeout_at(deadline, client.query(sql, parameters)).await {
-                Ok(Ok(rows)) => return Ok(rows),
-                Ok(Err(error)) if is_lost(&error) || client.client.is_closed() => {
-                    keeper.forget(&client).await;
-                    if is_fresh || !may_retry {
-                        return Err(refusal(node, &error));
-                    }
-                    may_retry = false;
-                }
-                Ok(Err(error)) => return Err(refusal(node, &error)),
-                Err(_) => {
-                    keeper.forget(&client).await;
-                    return Err(late());
-                }
-            }
-        }
-    }
-
-    /// The kept connection, and whether it was opened just now.
-    async fn client(&self, keeper: &Keeper, limit: Duration) -> Result<(Arc<Kept>, bool), NodeError> {
-        let mut kept = keeper.client.lock().await;
-        if let Some(client) = kept.as_ref().filter(|known| !known.client.is_closed()) {
-            return Ok((client.clone(), false));
-        }
-        *kept = None;
-        let client = self.connect(keeper, &self.config.database, Some("pg_catalog"), limit).await?;
-        let client = Arc::new(Kept { client, prepared: Default::default() });
-        *kept = Some(client.clone());
-        Ok((client, true))
-    }
-
-    /// With a `search_path` of its own, so that nothing a database's owner puts into its public schema can stand in for
-    /// what is meant; without one for who wants to know which path others get, and qualifies all names.
-    async fn connect(
-        &self,
-        keeper: &Keeper,
-        database: &str,
-        search_path: Option<&str>,
-        limit: Duration,
-    ) -> Result<Client, NodeError> {
-        let address = keeper.address.clone();
-        let node = address.id.clone();
-        let mut settings = tokio_postgres::Config::new();
-        settings.user(&self.config.user).dbname(database).application_name(APPLICATION_NAME);
-        let path = search_path.map_or(String::new(), |path| format!("-c search_path={path} "));
-        // What is written on this connection, nobody waits for a standby to have.
-        settings.options(format!("{path}-c default_transaction_read_only=off -c synchronous_commit=local"));
-        settings.ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = &keeper.password {
-            settings.password(password.reveal());
-        }
-        let tls = self.config.tls.clone();
-        let opening = async move {
-            // TLS is ours already when tokio-postgres gets the stream, so that every mode means what it means elsewhere.
-            let stream = dial_tls(&address, &tls, limit).await.map_err(|error| NodeError::Unreachable {
-                node: address.id.clone(),
-                reason: format!("{}:{}: {error}", address.host, address.port),
-            })?;
-            let (client, connection) =
-                settings.connect_raw(stream, NoTls).await.map_err(|error| refusal(&address.id, &error))?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(node = %address.id, %error, "control connection ended");
-                }
-            });
-            Ok(client)
-        };
-        // In our own runtime: the worker that asks may be gone before the connection is.
-        let mut task = self.runtime.spawn(opening);
-        match timeout(limit, &mut task).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Err(NodeError::Unreachable { node, reason: error.to_string() }),
-            Err(_) => {
-                task.abort();
-                Err(NodeError::Timeout { node, after: limit })
-            }
-        }
-    }
-}
-
-impl Keeper {
-    /// Unless somebody has replaced it already.
-    async fn forget(&self, client: &Arc<Kept>) {
-        let mut kept = self.client.lock().await;
-        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, client)) {
-            *kept = None;
-        }
-    }
-}
-
-/// Whether the connection is gone: without a word, or with one that says so (57P01 and 57P02, the server ends it).
-fn is_lost(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_none_or(|said| matches!(said.code().code(), "57P01" | "57P02" | "57P03"))
-}
-
-fn refusal(node: &NodeId, error: &tokio_postgres::Error) -> NodeError {
-    use std::error::Error;
-    match error.as_db_error() {
-        Some(refused) => NodeError::Refused {
-            node: node.clone(),
-            message: refused.message().to_owned(),
-            sqlstate: refused.code().code().to_owned(),
-        },
-        None => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            NodeError::Unreachable { node: node.clone(), reason: format!("{error}{cause}") }
-        }
     }
 }

@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
 
-use super::{Inner, NodeError, ROLE_DEADLINE, refusal};
+use super::error::refusal;
+use super::keeper::{Inner, Line};
+use super::{NodeError, ROLE_DEADLINE};
 
 /// Logins that wait for an answer; more than these are told so. At a millisecond a question this is never a queue.
 pub const MAX_WAITING: usize = 16_384;
@@ -125,7 +127,7 @@ async fn look_up(inner: &Inner, names: &[&str]) -> Result<HashMap<String, Arc<Ro
     let primary = inner.primary(deadline).await?;
     let keeper = inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let rows = inner.ask(keeper, ROLES, &[(&names, Type::TEXT_ARRAY)], left).await?;
+    let rows = inner.ask(keeper, Line::Questions, ROLES, &[(&names, Type::TEXT_ARRAY)], left).await?;
     let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
     let mut found = HashMap::with_capacity(rows.len());
     for row in rows {

@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::sql::{Statement, quote_ident};
+use crate::types::NodeId;
 
 fn hash_of(value: impl Hash) -> u64 {
     FixedState::default().hash_one(value)
@@ -219,6 +220,8 @@ pub const UNKNOWN: u64 = u64::MAX;
 /// What a server connection has been told.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// Where the connection leads.
+    pub node: Option<NodeId>,
     pub image: Arc<Image>,
     pub parameters: Arc<Parameters>,
     /// Shared statements present on this server, with the tick of their last use.
@@ -239,6 +242,10 @@ pub struct Memory {
 impl Memory {
     pub fn new(parameters: Arc<Parameters>) -> Self {
         Memory { parameters, ..Memory::default() }
+    }
+
+    pub fn of(self, node: NodeId) -> Self {
+        Memory { node: Some(node), ..self }
     }
 
     /// True if the statement is there; remembers that it was used.

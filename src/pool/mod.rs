@@ -374,7 +374,7 @@ impl Pool {
             }),
             startup: want.startup.clone(),
             startup_parameters: parameters.clone(),
-            memory: Memory::new(parameters),
+            memory: Memory::new(parameters).of(self.key.node.clone()),
             unread: connected.unread,
             overheard: Vec::new(),
             opened: Instant::now(),

@@ -53,6 +53,10 @@ pub struct Client {
     /// Somebody waits for a server connection; this session may hold one it does not need.
     nudged: AtomicBool,
     pub waker: AtomicWaker,
+    /// The generation of the gate under which the session may hold a connection to the primary; 0: under none.
+    pass: AtomicU64,
+    /// All that the server owes the client is the answer to a COMMIT.
+    commits: AtomicBool,
     /// The server that works for this client now. Held while a cancel is counted in at its gate.
     server: Mutex<Option<Arc<ServerIdentity>>>,
     /// A cancel arrived while the client was waiting for a server.
@@ -108,6 +112,23 @@ impl Client {
         self.nudged.load(Ordering::Relaxed) && self.nudged.swap(false, Ordering::Relaxed)
     }
 
+    /// See `gate`.
+    #[inline]
+    pub fn pass(&self) -> u64 {
+        self.pass.load(Ordering::Relaxed)
+    }
+
+    /// Ordered before the look at the gate that has to follow it, as closing the gate is before the look at this.
+    #[inline]
+    pub fn set_pass(&self, generation: u64) {
+        self.pass.store(generation, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub fn set_commits(&self, commits: bool) {
+        self.commits.store(commits, Ordering::Relaxed);
+    }
+
     #[inline]
     pub fn set_server(&self, server: Option<Arc<ServerIdentity>>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
@@ -124,6 +145,10 @@ impl Client {
 
     /// Passes a cancel on to the server that works for this client, if one does.
     async fn cancel(&self) {
+        // A commit that waits for its standbys would be reported as done by being cancelled, and nothing else of it can be.
+        if self.commits.load(Ordering::Relaxed) {
+            return;
+        }
         let server = {
             let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
             // Counted in under the lock: the session cannot let go of the server without seeing it.
@@ -196,6 +221,8 @@ impl Clients {
             wish: AtomicU8::new(Wish::None as u8),
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            pass: AtomicU64::new(0),
+            commits: AtomicBool::new(false),
             server: Mutex::new(None),
             cancelled: Notify::new(),
         });

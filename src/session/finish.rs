@@ -151,8 +151,16 @@ impl Session {
         self.me.client.set_server(None);
         // Nobody is left to repeat anything for.
         self.machine.disarm(&mut self.to_client);
-        if let Some(lease) = self.clean(lease).await {
-            lease.release();
+        let (shared, pass) = (self.shared.clone(), self.me.client.pass());
+        let is_concerned = pass != 0 && !self.machine.is_on_replica();
+        tokio::select! {
+            biased;
+            () = shared.gate.left(pass), if is_concerned => {}
+            cleaned = self.clean(lease) => {
+                if let Some(lease) = cleaned {
+                    lease.release();
+                }
+            }
         }
     }
 

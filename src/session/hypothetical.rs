@@ -82,7 +82,7 @@ impl Shared {
         let wishes = Some(Box::new(Kept::new(image, version, wishes)));
         let is_current = database.facts.is_current();
         let (judged, demand) = VERDICTS.with(|verdicts| {
-            let context = known.context(database, &wishes, 0, (usize::MAX, 1, false), verdicts);
+            let context = known.context(database, &wishes, 0, (usize::MAX, 1, false, false), verdicts);
             machine.explain(text.as_bytes(), &Context { reads: settings.is_enabled && is_current, ..context })
         });
         let nodes = nodes(&self.readers, &mut Freshness::default(), settings.consistency, None);

@@ -46,7 +46,7 @@ impl Known {
         database: &'a Database,
         wishes: &'a Option<Box<Kept>>,
         identity: u64,
-        (max_inspect, max_prepared, sequence_memory): (usize, usize, bool),
+        (max_inspect, max_prepared, sequence_memory, ask_commits): (usize, usize, bool, bool),
         verdicts: &'a RefCell<Verdicts>,
     ) -> Context<'a> {
         let (scope, path, target) = match wishes {
@@ -70,6 +70,7 @@ impl Known {
             path,
             scope,
             reads: self.reads,
+            ask_commits,
             target,
         }
     }
@@ -115,7 +116,7 @@ impl Session {
         let (database, shared) = (self.database.clone(), self.shared.clone());
         let known = Known::of(&database, &shared);
         let wishes = self.wishes.take();
-        let limits = (self.max_inspect, self.max_prepared, self.sequence_use.is_likely());
+        let limits = (self.max_inspect, self.max_prepared, self.sequence_use.is_likely(), self.ask_commits);
         let result = VERDICTS.with(|verdicts| {
             let context = known.context(&database, &wishes, self.identity, limits, verdicts);
             act(self, &context)

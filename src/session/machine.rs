@@ -15,7 +15,9 @@
 
 mod block;
 mod client;
+pub mod commit;
 mod heal;
+pub mod lost;
 mod place;
 pub mod plan;
 mod sequences;
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use block::Block;
+use commit::Commit;
 use hashbrown::HashMap;
 use plan::{Demand, Why};
 
@@ -67,6 +70,8 @@ pub struct Context<'a> {
     pub scope: u64,
     /// Reads may go to replicas at all.
     pub reads: bool,
+    /// A COMMIT is preceded by the question for the transaction's id.
+    pub ask_commits: bool,
     pub target: Target,
 }
 
@@ -76,6 +81,7 @@ pub struct Nothing {
     pub suspects: Suspects,
     pub registry: Registry,
     pub generation: u64,
+    pub ask_commits: bool,
     verdicts: RefCell<Verdicts>,
     names: Names,
     path: Path,
@@ -97,6 +103,7 @@ impl Nothing {
             path: &self.path,
             scope: 0,
             reads: false,
+            ask_commits: self.ask_commits,
             target: Target::Auto,
         }
     }
@@ -204,6 +211,8 @@ enum Due {
     /// A message sent to fail, in place of one that PostgreSQL would have refused; the body of its error.
     Refused(Box<[u8]>),
     Execute(Option<Arc<Statement>>),
+    /// Our own, of the question for the transaction id.
+    AskXid,
     /// The statement removed by it, to be put back if the Close is skipped after an error.
     Close(Option<Box<(Box<[u8]>, Arc<Prepared>)>>),
     Sync,
@@ -321,12 +330,15 @@ pub struct Machine {
     verdict: Option<Arc<Verdict>>,
     /// The connection at hand is to a replica.
     on_replica: bool,
-    /// Nothing of what the replica has answered has reached the client yet.
+    /// What was planned last is a read, wherever it runs.
+    is_read: bool,
+    /// Nothing of what the server has answered has reached the client yet, and all of it may be asked again.
     is_armed: bool,
     has_shown_data: bool,
     /// A READ ONLY transaction of this session tripped over something that a replica does not have.
     distrusts_replicas: bool,
     block: Block,
+    commit: Commit,
     pub happened: Happened,
 }
 
@@ -415,10 +427,12 @@ impl Machine {
             is_planned: false,
             verdict: None,
             on_replica: false,
+            is_read: false,
             is_armed: false,
             has_shown_data: false,
             distrusts_replicas: false,
             block: Block::default(),
+            commit: Commit::default(),
             happened: Happened::default(),
         }
     }
@@ -562,7 +576,7 @@ impl Machine {
     pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, on_replica: bool, to_client: &mut Vec<u8>) {
         self.server_pid = server_pid;
         self.on_replica = on_replica;
-        self.is_armed = on_replica && self.status == Tx::Idle;
+        self.is_armed = (on_replica || self.is_planned && self.is_read) && self.status == Tx::Idle;
         self.has_shown_data = false;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;
@@ -592,73 +606,6 @@ impl Machine {
         memory.native = true;
         memory.forget_all();
         self.statements.iter().map(|(name, prepared)| (name.clone(), prepared.clone())).collect()
-    }
-
-    /// The session was left in the middle of nothing: what it pinned, the server no longer has.
-    pub fn server_lost(&mut self) {
-        self.queue.clear();
-        self.status = Tx::Idle;
-        self.unsynced = false;
-        self.copy_in = false;
-        self.verifying = false;
-        self.settling = false;
-        self.name_reset = false;
-        self.failed = false;
-        self.pending.clear();
-        self.portals.clear();
-        self.server_rest = Rest::default();
-        self.unnamed = None;
-        self.block.clear();
-        self.is_armed = false;
-        self.is_planned = false;
-        // What is still to come of a message already begun has no server any more.
-        self.client_rest.dropped = true;
-    }
-
-    /// Whether what is under way may already be committed: anything outside a transaction block, or a COMMIT.
-    pub fn may_have_committed(&self) -> bool {
-        let ends = |statement: &Statement| matches!(statement.kind, Kind::Commit | Kind::PrepareTransaction);
-        self.status == Tx::Idle
-            || self.pins.contains(Pin::Oversized)
-            || self.queue.iter().any(|expect| match &expect.due {
-                Due::Query(Some(running)) => running.analysis.statements.iter().any(ends),
-                Due::Execute(Some(statement)) => ends(statement),
-                _ => false,
-            })
-    }
-
-    /// What to say to the client when the server connection broke: the error once for each ReadyForQuery that is due.
-    /// A lost transaction block stays a failed block until the client ends it, so that what it has already sent after
-    /// the failure does not run on its own.
-    pub fn answer_lost(&mut self, problem: &message::Problem, to_client: &mut Vec<u8>) {
-        let due = self.queue.iter().filter(|expect| {
-            !expect.silent && matches!(expect.due, Due::Query(_) | Due::RefusedQuery(_) | Due::Sync | Due::FunctionCall)
-        });
-        let owed = due.count();
-        let unsynced = self.unsynced;
-        let in_block = self.status != Tx::Idle;
-        self.server_lost();
-        if in_block {
-            self.status = Tx::Failed;
-            self.lost_block = owed == 0 && !unsynced;
-        }
-        for _ in 0..owed {
-            message::error(to_client, problem);
-            message::ready_for_query(to_client, self.status.as_byte());
-        }
-        if unsynced {
-            message::error(to_client, problem);
-            self.discarding = true;
-        }
-    }
-
-    /// The transaction block was lost while the client was idle in it: whether its next message is to be refused
-    /// because of that. A ROLLBACK is not; it is what the client should say.
-    pub fn takes_lost_block(&mut self, input: &[u8]) -> bool {
-        let text = input.get(frame::HEADER..).unwrap_or_default().trim_ascii_start();
-        let word: Vec<u8> = text.iter().take(8).map(u8::to_ascii_lowercase).collect();
-        let ends = input.first() == Some(&b'Q') && (word.starts_with(b"rollback") || word.starts_with(b"abort"));
-        std::mem::take(&mut self.lost_block) && !ends
     }
 
     /// Refuses the client's next message with `problem`, taking it from `input`: what is answered when no server could be

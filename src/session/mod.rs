@@ -5,11 +5,15 @@
 //! frame: how a session begins, which step follows which, and what others must hear of.
 
 pub mod clients;
+pub mod doubt;
 pub mod explain;
 pub mod finish;
+pub mod gate;
+pub mod hold;
 pub mod hypothetical;
 mod known;
 pub mod login;
+mod losing;
 pub mod machine;
 mod moving;
 pub mod prepared;
@@ -36,10 +40,11 @@ use crate::net::{Peer, Stream};
 use crate::pool::memory::Parameters;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
 use crate::route::balance::Strategy;
-use crate::types::Topology;
 use crate::wire::message::{self, Problem};
 use clients::{Arrival, Registered};
+use hold::Wait;
 use login::Admitted;
+use losing::Own;
 use machine::Machine;
 use machine::plan::Demand;
 use readers::Freshness;
@@ -113,6 +118,9 @@ pub struct Session {
     soft_since: Option<Instant>,
     max_inspect: usize,
     max_prepared: usize,
+    ask_commits: bool,
+    /// As the client's entry has it: all that is due is the answer to a COMMIT.
+    commits: bool,
 }
 
 /// Serves one connection from its first byte to its last.
@@ -310,6 +318,8 @@ impl Session {
             soft_since: None,
             max_inspect: settings.max_inspect,
             max_prepared: settings.max_prepared,
+            ask_commits: settings.ask_commits,
+            commits: false,
         }))
     }
 
@@ -318,8 +328,8 @@ impl Session {
             let step = poll_fn(|cx| self.poll_relay(cx)).await;
             let goes_on = match step {
                 Step::NeedServer => Box::pin(self.take_server()).await,
-                Step::Before(before) => Box::pin(self.do_before(before)).await,
-                Step::Rest => Box::pin(self.rest_slowly()).await,
+                Step::Before(before) => Box::pin(self.unless_given_up(Own::Before(before))).await,
+                Step::Rest => Box::pin(self.unless_given_up(Own::Rest)).await,
                 Step::Heal(sqlstate) => self.heal(Some(sqlstate)),
                 Step::Explain => Box::pin(self.explain()).await,
                 Step::ServerGone(error) => Box::pin(self.lose_server(error)).await,
@@ -409,9 +419,11 @@ async fn greet(
     credential: &Credential,
     worker: usize,
 ) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
-    let deadline = Instant::now() + shared.settings.load().hold;
+    let mut wait = Wait::new(shared, 0);
     let mut lease = loop {
-        let (pool, _) = shared.primary_pool(&database.name, user, deadline).await?;
+        let (primary, _, generation) = wait.primary().await.map_err(Refusal::Ours)?;
+        let key = PoolKey { node: primary.address.id.clone(), database: database.name.clone(), user: user.clone() };
+        let pool = shared.pools.get(&key, &primary.address);
         if pool.status().0 > 0
             && let Some((startup, parameters)) = database.greeting(user, startup)
         {
@@ -419,10 +431,19 @@ async fn greet(
             return Ok((startup, parameters, pid));
         }
         let want = Want { session: 0, worker, startup, application_name, credential, told: None };
-        match pool.acquire(&want).await {
+        let got = tokio::select! {
+            biased;
+            () = shared.gate.left(generation) => continue,
+            got = pool.acquire(&want) => got,
+        };
+        match got {
             Ok(lease) => break lease,
             // Another node has become the primary meanwhile.
-            Err(AcquireError::Retired) if Instant::now() < deadline => {}
+            Err(AcquireError::Retired) if wait.goes_on() => {}
+            Err(error) if hold::may_pass(&error) => {
+                shared.look_now.notify_one();
+                wait.pause(error.to_string()).await.map_err(Refusal::Ours)?;
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -433,35 +454,6 @@ async fn greet(
     Ok(found)
 }
 
-impl Shared {
-    /// The pool of the primary and its place in the topology, waiting until `deadline` for there to be one.
-    async fn primary_pool(
-        &self,
-        database: &Arc<str>,
-        user: &Arc<str>,
-        deadline: Instant,
-    ) -> Result<(Arc<Pool>, usize), Refusal> {
-        let mut topology = self.topology.clone();
-        let since = Instant::now();
-        loop {
-            let now: Arc<Topology> = topology.borrow_and_update().clone();
-            if let (Some(primary), Some(at)) = (now.primary(), now.primary) {
-                let key = PoolKey { node: primary.address.id.clone(), database: database.clone(), user: user.clone() };
-                return Ok((self.pools.get(&key, &primary.address), at));
-            }
-            match tokio::time::timeout_at(deadline, topology.changed()).await {
-                Ok(Ok(())) => {}
-                _ => {
-                    let reason = if now.reason.is_empty() { "no node says it is the primary" } else { &now.reason };
-                    return Err(Refusal::Ours(
-                        Problem::new("57P03", format!("no primary to run the statement on: {reason}"))
-                            .detail(format!("Waited {} s (failover.hold).", since.elapsed().as_secs())),
-                    ));
-                }
-            }
-        }
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

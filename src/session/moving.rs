@@ -1,13 +1,12 @@
 //! What interrupts a conversation: things to be done before a statement is sent, a block that goes to another node, a
 //! server connection that breaks, a replica that could not answer.
 
-use super::clients::Activity;
 use super::machine::plan::Why;
 use super::machine::{self, Before};
 use super::taking::{FAILED_BLOCK, OWN_STATEMENT};
 use super::{Refusal, Session, lost_transaction};
 use crate::pool::server::Exchange;
-use crate::sql::{Pin, quote_ident, quote_literal};
+use crate::sql::{quote_ident, quote_literal};
 use crate::wire::message::{self, Problem};
 
 /// How many replicas may fail to answer one read before the primary is asked.
@@ -108,7 +107,10 @@ impl Session {
         };
         let Some(mut lease) = self.lease.take() else { return true };
         self.me.client.set_server(None);
-        if lease.server().run(&[b"ROLLBACK".to_vec()], OWN_STATEMENT).await.is_ok()
+        let (shared, pass) =
+            (self.shared.clone(), if self.machine.is_on_replica() { 0 } else { self.me.client.pass() });
+        let rollback = [b"ROLLBACK".to_vec()];
+        if shared.gate.during(pass, lease.server().run(&rollback, OWN_STATEMENT)).await.is_ok()
             && lease.server().let_cancels_pass(OWN_STATEMENT).await.is_ok()
             && lease.server().unread.is_empty()
         {
@@ -138,12 +140,13 @@ impl Session {
                 Err(refusal) => return self.lose_block(&refusal.problem()),
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
+            let (shared, pass) = (self.shared.clone(), if on_replica { 0 } else { self.me.client.pass() });
             let mut result = match steps.is_empty() {
                 true => Ok(Vec::new()),
-                false => lease.server().run(&steps, OWN_STATEMENT).await,
+                false => shared.gate.during(pass, lease.server().run(&steps, OWN_STATEMENT)).await,
             };
             if result.is_ok() {
-                result = lease.server().run(&opening, OWN_STATEMENT).await;
+                result = shared.gate.during(pass, lease.server().run(&opening, OWN_STATEMENT)).await;
                 if is_failed && matches!(result, Err(Exchange::Refused(_))) {
                     result = Ok(Vec::new());
                 }
@@ -194,6 +197,7 @@ impl Session {
     /// A replica could not answer, and the client has heard nothing yet: the same is asked again, of the primary if it was an
     /// error, of whoever may serve if the connection broke.
     pub(super) fn heal(&mut self, sqlstate: Option<[u8; 5]>) -> bool {
+        let was_replica = self.machine.is_on_replica();
         self.me.client.set_server(None);
         // Not to be used again: nobody has read what it still has to say.
         self.lease = None;
@@ -212,9 +216,11 @@ impl Session {
         match sqlstate {
             // The node itself is going.
             Some([b'5', b'7', b'P', ..]) | None => {
-                self.shared.readers.failed(self.place);
+                if was_replica {
+                    self.shared.readers.failed(self.place);
+                    self.avoid = Some(self.place);
+                }
                 self.shared.look_now.notify_one();
-                self.avoid = Some(self.place);
             }
             Some(_) => self.machine.demand_primary(Why::Retry),
         }
@@ -222,54 +228,6 @@ impl Session {
         if self.heals > MOST_HEALS {
             self.machine.demand_primary(Why::Retry);
         }
-        true
-    }
-
-    /// The server connection broke while this session used it.
-    pub(super) async fn lose_server(&mut self, error: std::io::Error) -> bool {
-        if self.machine.is_armed() {
-            return self.heal(None);
-        }
-        let was_replica = self.machine.is_on_replica();
-        if was_replica {
-            self.shared.readers.failed(self.place);
-            self.avoid = Some(self.place);
-        }
-        // Whatever was under way may have been seen or done.
-        self.freshness.note(self.place, was_replica, &self.shared.readers);
-        self.me.client.set_server(None);
-        self.me.client.set_activity(Activity::Idle);
-        self.shared.look_now.notify_one();
-        self.lease = None;
-        self.to_server.clear();
-        if was_replica {
-            let problem = Problem::new("40001", "the replica that was answering is gone")
-                .detail(error.to_string())
-                .hint("Run the statement, or its transaction, again.");
-            self.machine.answer_lost(&problem, &mut self.to_client);
-            self.stalled = !self.from_client.is_empty();
-            return true;
-        }
-        if self.machine.saw_fatal() {
-            // PostgreSQL has told the client why, and that the connection is over.
-            return false;
-        }
-        let pins = self.machine.pins();
-        if !pins.is_empty() {
-            let lost: Vec<_> = pins.iter().map(Pin::as_str).collect();
-            self.farewell(
-                &Problem::new("57P01", "terminating connection: the server it was tied to is gone")
-                    .detail(format!("Lost with it: {}. {error}", lost.join(", "))),
-            );
-            return false;
-        }
-        let problem = match self.machine.may_have_committed() {
-            true => Problem::new("08007", "server connection lost while the statement was running")
-                .detail(format!("It is not known whether its effects were committed. {error}")),
-            false => lost_transaction().detail(error.to_string()),
-        };
-        self.machine.answer_lost(&problem, &mut self.to_client);
-        self.stalled = !self.from_client.is_empty();
         true
     }
 }

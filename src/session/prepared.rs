@@ -21,6 +21,7 @@ pub struct Registry {
     secret: Option<u64>,
     hasher: foldhash::quality::RandomState,
     known: Mutex<Known>,
+    ask_xid: OnceLock<Arc<Prepared>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +36,12 @@ impl Registry {
         // The standard library's keys come from the system, and its hash does not tell them.
         let secret = std::hash::RandomState::new().hash_one(0);
         Registry { secret: Some(secret), ..Registry::default() }
+    }
+
+    /// The question for the transaction id that precedes a COMMIT.
+    pub fn ask_xid(&self) -> &Arc<Prepared> {
+        const TEXT: &[u8] = b"SELECT pg_catalog.pg_current_xact_id_if_assigned()\0\0\0";
+        self.ask_xid.get_or_init(|| self.unshared(TEXT, 0, None))
     }
 
     /// A number for what else decides about the meaning of a text.

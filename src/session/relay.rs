@@ -36,6 +36,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// How long a session that may want currval keeps its connection while others wait for one.
 const SOFTLY: Duration = Duration::from_millis(500);
 
+/// What is left of a server's bytes is put before the next where they are read, up to this.
+const SHORT: usize = 4096;
+
 /// Buffers that grew beyond this are given back when they are empty.
 const KEEP: usize = 256;
 
@@ -141,6 +144,9 @@ impl Session {
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let mut moved = false;
+                if let Some(error) = self.given_up() {
+                    return Poll::Ready(Step::ServerGone(error));
+                }
                 if !self.to_client.is_empty() {
                     let before = self.to_client.len();
                     if drain(&mut self.stream, cx, &mut self.to_client).is_err() {
@@ -170,6 +176,13 @@ impl Session {
         })
     }
 
+    /// Nothing goes to a primary that was given up, and nothing that it says is passed on.
+    #[inline]
+    fn given_up(&mut self) -> Option<io::Error> {
+        let pass = self.me.client.pass();
+        if pass == 0 || pass == self.shared.gate.generation() { None } else { self.let_go() }
+    }
+
     /// One step from the server to the client.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Step>> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
@@ -192,10 +205,30 @@ impl Session {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
                 }
-                Poll::Ready(Ok(read)) => self.take_from_server(cx, &scratch[..read]),
+                Poll::Ready(Ok(read)) => match self.given_up() {
+                    Some(error) => Some(Step::ServerGone(error)),
+                    None => self.take_from_server(cx, &scratch[..read]),
+                },
+            }
+        } else if server.unread.len() <= SHORT {
+            // The beginning of a message waits for its end: what comes is read behind it.
+            let begun = server.unread.len();
+            scratch[..begun].copy_from_slice(&server.unread);
+            match poll_read(&mut server.stream, cx, &mut scratch[begun..]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Step::ServerGone(error))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(read)) => {
+                    server.unread.clear();
+                    match self.given_up() {
+                        Some(error) => Some(Step::ServerGone(error)),
+                        None => self.take_from_server(cx, &scratch[..begun + read]),
+                    }
+                }
             }
         } else {
-            // The beginning of a message waits for its end.
             let mut input = std::mem::take(&mut server.unread);
             match poll_read(&mut server.stream, cx, scratch) {
                 Poll::Pending => {
@@ -208,7 +241,10 @@ impl Session {
                 }
                 Poll::Ready(Ok(read)) => {
                     input.extend_from_slice(&scratch[..read]);
-                    self.take_from_server(cx, &input)
+                    match self.given_up() {
+                        Some(error) => Some(Step::ServerGone(error)),
+                        None => self.take_from_server(cx, &input),
+                    }
                 }
             }
         };
@@ -227,6 +263,10 @@ impl Session {
         let run = sink.finish();
         if taken < input.len() {
             server.unread.extend_from_slice(&input[taken..]);
+        }
+        if self.commits && !self.machine.only_commit_is_due() {
+            self.commits = false;
+            self.me.client.set_commits(false);
         }
         // Others must know of DDL before this client does.
         if self.machine.happened != machine::Happened::default() {
@@ -366,7 +406,7 @@ impl Session {
             let mut sink = Sink::new(rest, &mut self.to_server);
             let known = Known::of(&self.database, &self.shared);
             let memory = self.lease.as_mut().map(|lease| &mut lease.server().memory);
-            let limits = (self.max_inspect, self.max_prepared, self.sequence_use.is_likely());
+            let limits = (self.max_inspect, self.max_prepared, self.sequence_use.is_likely(), self.ask_commits);
             let result = VERDICTS.with(|verdicts| {
                 let context = known.context(&self.database, &self.wishes, self.identity, limits, verdicts);
                 self.machine.client(rest, memory, &mut sink, &mut self.to_client, &context)
@@ -381,6 +421,11 @@ impl Session {
                 }
             };
             let run = sink.finish();
+            let commits = self.machine.only_commit_is_due();
+            if commits != self.commits {
+                self.commits = commits;
+                self.me.client.set_commits(commits);
+            }
             if self.machine.is_armed() {
                 self.keep_sent(&rest[..taken]);
             }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::Instant;
 
 use super::clients::{Activity, Arrival, Wish};
+use super::hold::Wait;
 use super::login;
 use super::shared::Shared;
 use super::{Refusal, too_many, turn_away};
 use crate::pool::connect::{self, ConnectError, ConnectRequest};
-use crate::pool::{CancelGate, ServerIdentity};
+use crate::pool::{CancelGate, PoolKey, ServerIdentity};
 use crate::wire::message::{self, Problem};
 
 /// Buffer in each direction, in bytes.
@@ -21,16 +21,17 @@ const BUFFER: usize = 64 * 1024;
 pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
     let login::Client { mut stream, unread, mut pending, user, database, mut startup, credential, .. } = client;
     let settings = shared.settings.load_full();
-    let deadline = Instant::now() + settings.hold;
     let user: Arc<str> = (&*user).into();
     let database: Arc<str> = (&*database).into();
-    let (pool, _) = match shared.primary_pool(&database, &user, deadline).await {
-        Ok(pool) => pool,
-        Err(refusal) => {
-            turn_away(stream, pending, &refusal.problem()).await;
+    let (primary, _, generation) = match Wait::new(&shared, 0).primary().await {
+        Ok(primary) => primary,
+        Err(problem) => {
+            turn_away(stream, pending, &problem).await;
             return;
         }
     };
+    let key = PoolKey { node: primary.address.id.clone(), database: database.clone(), user: user.clone() };
+    let pool = shared.pools.get(&key, &primary.address);
     if let Some(mode) = client.replication {
         startup.push(("replication".into(), mode.into()));
     }
@@ -70,6 +71,7 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         return;
     };
     me.client.set_activity(Activity::Active);
+    me.client.set_pass(generation);
     me.client.set_server(Some(Arc::new(ServerIdentity {
         address: pool.address.clone(),
         tls: pool.tls().clone(),
@@ -96,5 +98,7 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
     tokio::select! {
         _ = relay => {}
         () = killed => {}
+        // What a primary of the past says is of no use to anybody.
+        () = shared.gate.left(generation) => {}
     }
 }

@@ -9,6 +9,9 @@ use hashbrown::HashMap;
 use tokio::sync::{Notify, watch};
 
 use super::clients::Clients;
+use super::doubt::Doubts;
+use super::gate::Gate;
+use super::hold::Hold;
 use super::login::LoginContext;
 use super::prepared::Registry;
 use super::readers::Readers;
@@ -28,7 +31,20 @@ pub struct Settings {
     pub max_inspect: usize,
     /// How long a statement waits for a primary.
     pub hold: Duration,
+    /// How many statements may wait for one at the same time.
+    pub max_held: usize,
+    /// How much of their clients' messages is kept meanwhile, in bytes.
+    pub max_held_bytes: usize,
+    /// Each commit of a transaction block is preceded by the question for its transaction id, so that its outcome can be
+    /// found out if its answer is lost.
+    pub ask_commits: bool,
 }
+
+/// `failover.max_held`: each costs a few kilobytes while it waits.
+pub const MAX_HELD: usize = 10_000;
+
+/// `failover.max_held_bytes`
+pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 pub struct Shared {
     pub settings: ArcSwap<Settings>,
@@ -41,6 +57,12 @@ pub struct Shared {
     pub readers: Readers,
     /// Where statements went, and why.
     pub routes: Routes,
+    /// Whether the primary may be used, and under which epoch.
+    pub gate: Gate,
+    /// Commits whose outcome is not known.
+    pub doubts: Doubts,
+    /// Statements that wait for a primary.
+    pub hold: Hold,
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
     /// What the last client of each role showed at login and a server accepted.
     credentials: Mutex<HashMap<Arc<str>, Arc<Credential>>>,
@@ -126,6 +148,9 @@ impl Shared {
             clients: Arc::default(),
             readers,
             routes: Routes::new(workers),
+            gate: Gate::default(),
+            doubts: Doubts::default(),
+            hold: Hold::default(),
             databases: Mutex::default(),
             credentials: Mutex::default(),
             watch_database,

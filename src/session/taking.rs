@@ -9,12 +9,14 @@ use futures_util::FutureExt;
 use futures_util::future::select_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::clients::Activity;
+use super::clients::{Activity, Wish};
+use super::hold::{READ_AHEAD, Wait, may_pass, while_connected};
 use super::machine::plan::{Demand, Why};
 use super::machine::{self};
 use super::readers::{Choice, Wanted};
 use super::shared::Route;
 use super::{Refusal, Session, lost_transaction};
+use crate::net::Stream;
 use crate::pool::connect::ConnectError;
 use crate::pool::server::Exchange;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Want};
@@ -96,6 +98,10 @@ impl Session {
                 Pick::Later => return false,
             }
         }
+        // A pass of another generation, or none: see `lease_from_primary`.
+        if self.me.client.pass() != self.shared.gate.generation() {
+            return false;
+        }
         if let Some(lease) = self.aside.take() {
             self.place = self.primary_at;
             return self.use_lease(lease, false);
@@ -148,14 +154,29 @@ impl Session {
         // A cancel that came when an earlier wait was just over is not for this statement.
         let _ = me.cancelled.notified().now_or_never();
         me.set_activity(Activity::Waiting);
-        let result = tokio::select! {
-            biased;
-            () = me.cancelled.notified() => {
-                self.half_taken = None;
-                Err(Refusal::Ours(Problem::new("57014", "canceling statement due to user request")))
+        let mut stream = std::mem::replace(&mut self.stream, Stream::Closed);
+        let mut ahead = Vec::new();
+        let found = while_connected(&me, &mut stream, &mut ahead, async {
+            tokio::select! {
+                biased;
+                () = me.cancelled.notified() => None,
+                result = self.find_server() => Some(result),
             }
-            result = self.find_server() => result,
+        })
+        .await;
+        self.stream = stream;
+        self.from_client.append(&mut ahead);
+        let Some(found) = found else {
+            self.half_taken = None;
+            if me.wish() == Wish::Kill {
+                self.farewell(&Problem::new("57P01", "terminating connection due to administrator command"));
+            }
+            return false;
         };
+        let result = found.unwrap_or_else(|| {
+            self.half_taken = None;
+            Err(Refusal::Ours(Problem::new("57014", "canceling statement due to user request")))
+        });
         match result {
             Ok((mut lease, on_replica)) => {
                 self.attach(&mut lease, on_replica);
@@ -190,9 +211,11 @@ impl Session {
                 None => self.lease_somewhere().await?,
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
+            let pass = if on_replica { 0 } else { self.me.client.pass() };
+            let shared = self.shared.clone();
             let restored = match steps.is_empty() {
                 true => Ok(Vec::new()),
-                false => lease.server().run(&steps, OWN_STATEMENT).await,
+                false => shared.gate.during(pass, lease.server().run(&steps, OWN_STATEMENT)).await,
             };
             match restored {
                 Ok(_) => {
@@ -201,7 +224,8 @@ impl Session {
                         return Ok((lease, on_replica));
                     }
                     // A block whose server was lost goes on as what it is: failed, until the client ends it.
-                    match lease.server().run(&FAILED_BLOCK.map(<[u8]>::to_vec), OWN_STATEMENT).await {
+                    let failed = FAILED_BLOCK.map(<[u8]>::to_vec);
+                    match shared.gate.during(pass, lease.server().run(&failed, OWN_STATEMENT)).await {
                         Ok(_) | Err(Exchange::Refused(_)) => return Ok((lease, on_replica)),
                         Err(error) => last = Some(error),
                     }
@@ -243,7 +267,9 @@ impl Session {
         {
             return Ok((lease, true));
         }
-        if let Some(lease) = self.aside.take() {
+        if self.me.client.pass() == self.shared.gate.generation()
+            && let Some(lease) = self.aside.take()
+        {
             self.place = self.primary_at;
             return Ok((lease, false));
         }
@@ -473,19 +499,38 @@ impl Session {
         Some(pool)
     }
 
-    /// A connection to the primary, waiting for one to be known.
+    /// A connection to the primary, waiting for one to be known and reachable.
     pub(super) async fn lease_from_primary(&mut self) -> Result<Lease, Refusal> {
-        let deadline = Instant::now() + self.shared.settings.load().hold;
+        let shared = self.shared.clone();
+        let mut wait = Wait::new(&shared, self.from_client.len() + READ_AHEAD);
         loop {
-            let (pool, at) = self.shared.primary_pool(&self.me.client.database, &self.me.client.user, deadline).await?;
+            let (primary, at, generation) = wait.primary().await.map_err(Refusal::Ours)?;
+            let (database, user) = (self.me.client.database.clone(), self.me.client.user.clone());
+            let key = PoolKey { node: primary.address.id.clone(), database, user };
+            let pool = shared.pools.get(&key, &primary.address);
             self.pool = Some(pool.clone());
             self.primary_at = at;
-            match pool.acquire(&self.want(false)).await {
-                Ok(lease) => {
+            if self.me.client.pass() != generation {
+                // What is left of a generation before, if anything.
+                if self.aside.take().is_some() {
+                    self.forget_sequences();
+                }
+                self.machine.set_epoch(shared.gate.epoch());
+                self.me.client.set_pass(generation);
+            }
+            let want = self.want(false);
+            let got = tokio::select! {
+                biased;
+                () = shared.gate.left(generation) => continue,
+                got = pool.acquire(&want) => got,
+            };
+            match got {
+                Ok(lease) if shared.gate.generation() == generation => {
                     self.place = at;
                     return Ok(lease);
                 }
-                Err(AcquireError::Retired) if Instant::now() < deadline => continue,
+                Ok(_) => continue,
+                Err(AcquireError::Retired) if wait.goes_on() => continue,
                 // The role's password was changed since this client logged in. An open session goes on in PostgreSQL,
                 // and here with the key of somebody who has logged in with the new one.
                 Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
@@ -495,9 +540,12 @@ impl Session {
                 }
                 Err(error) => {
                     if let AcquireError::Connect(_) = &error {
-                        self.shared.look_now.notify_one();
+                        shared.look_now.notify_one();
                     }
-                    return Err(error.into());
+                    if !may_pass(&error) {
+                        return Err(error.into());
+                    }
+                    wait.pause(error.to_string()).await.map_err(Refusal::Ours)?;
                 }
             }
         }

@@ -304,7 +304,11 @@ impl<'a> Judge<'a> {
             Word::Begin => Some(Kind::Begin),
             Word::Start if cursor.word == Word::Transaction => Some(Kind::Begin),
             Word::Commit if cursor.word == Word::Prepared => None,
-            Word::Commit | Word::End => Some(Kind::Commit),
+            Word::Commit | Word::End => {
+                // AND NO CHAIN counts too: it is rare, and less is known of its outcome then.
+                self.statement.chains = self.text.windows(5).any(|word| word.eq_ignore_ascii_case(b"chain"));
+                Some(Kind::Commit)
+            }
             Word::Rollback | Word::Abort => rollback(cursor),
             Word::Savepoint => cursor.name().map(Kind::Savepoint),
             Word::Release => savepoint_name(cursor).map(Kind::Release),

@@ -101,6 +101,8 @@ pub struct Statement {
     pub is_ddl: bool,
     /// The facts of `catalog` may be out of date once this has run.
     pub changes_facts: bool,
+    /// COMMIT AND CHAIN: the next block begins with the end of this one.
+    pub chains: bool,
 }
 
 /// The statements pgbaton acts on. Names are folded as PostgreSQL folds them (unquoted to lower case).

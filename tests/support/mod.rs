@@ -64,6 +64,10 @@ impl ProxySettings {
             "[proxy]\nlisten = [{listen}]\n{proxy}\n[auth]\n{auth}\n[cluster]\ncontrol_user = \"{CONTROL_USER}\"\n\
              control_password_file = \"control_password\"\n{cluster_lines}\n[admin]\nlisten = \"{admin}\"\n{sections}\n"
         );
+        // Tests that stop nodes by hand want them back as they were; those about failover say so.
+        if !sections.contains("[failover]") {
+            text.push_str("[failover]\nautomatic = false\n");
+        }
         for node in cluster.nodes().iter().filter(|node| !left_out.contains(&&*node.id)) {
             let _ = writeln!(
                 text,

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::block::{Fit, begins_with};
+use super::commit::{is_atomic, is_commit};
 use super::place::{is_begin, shows_data};
 use super::plan::{explain_route, own_show};
 use super::statements::{CHANGED_SHAPE, Ensured, NOWHERE, already_exists};
@@ -109,6 +110,10 @@ impl Machine {
             if head.tag == b'Q' && self.queue.is_empty() && explain_route(&seen[HEADER..]).is_some() {
                 return Ok((at, ClientStep::Explain));
             }
+            // On a primary that is followed by what may not be asked again.
+            if self.is_armed && !self.on_replica && !self.unsynced && !self.queue.is_empty() && head.tag != b'S' {
+                self.disarm(to_client);
+            }
             if let Some(step) = self.place(head.tag, here, memory.is_some(), context) {
                 return Ok((at, step));
             }
@@ -188,7 +193,12 @@ impl Machine {
                             to_server,
                         );
                     }
+                    if is_commit(statement) {
+                        self.ask_before_execute(memory, to_server, context);
+                    }
                 }
+                self.commit.is_atomic &= !self.commit.has_run;
+                self.commit.has_run = true;
                 to_server.pass(pass.start, pass.end);
                 self.expect(Due::Execute(effect));
             }
@@ -205,6 +215,7 @@ impl Machine {
                 let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
                 self.has_shown_data = true;
                 self.block.has_run = true;
+                (self.commit.has_run, self.commit.is_atomic) = (true, false);
                 if self.on_replica {
                     let problem = self.elsewhere(b"", context);
                     return Ok(self.refuse_query(&problem, memory, to_server));
@@ -301,6 +312,7 @@ impl Machine {
             if let Some(problem) = analysis.statements.iter().find_map(wrong_setting) {
                 return Ok(self.refuse_query(&problem, memory, to_server));
             }
+            self.commit.is_atomic = !self.commit.has_run && analysis.statements.len() == 1 && is_atomic(text);
             let is_show = analysis.statements.len() == 1 && begins_with(text, &["show"]);
             self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
@@ -321,9 +333,15 @@ impl Machine {
                         }
                     }
                 }
+                if let [statement] = &analysis.statements[..]
+                    && is_commit(statement)
+                {
+                    self.ask_before_query(memory, to_server, context);
+                }
                 running = Some(Box::new(Running { analysis, next: 0 }));
             }
         }
+        self.commit.has_run = true;
         // A simple query drops the unnamed statement (exec_simple_query), and ends an unsynced pipeline.
         self.unnamed = None;
         memory.unnamed = 0;
@@ -505,6 +523,7 @@ impl Machine {
                 }
             }
         }
+        self.commit.is_atomic = is_atomic(self.tail_of_statement(name, prepared.as_deref()));
         let is_show = effect.is_none() && begins_with(self.tail_of_statement(name, prepared.as_deref()), &["show"]);
         self.has_shown_data |= shows_data(effect.as_deref().map_or(&[], std::slice::from_ref)) && !is_show;
         let mut resolved = None;
@@ -659,7 +678,9 @@ impl Machine {
     /// Says our own replies whose turn has come.
     pub(super) fn settle_front(&mut self, to_client: &mut Vec<u8>) {
         while let Some(Expect { due: Due::Local(..) | Due::CopyEnd, .. }) = self.queue.front() {
-            if let Some(Expect { due: Due::Local(bytes, _), .. }) = self.queue.pop_front() {
+            if let Some(Expect { due: Due::Local(bytes, _), .. }) = self.queue.pop_front()
+                && !self.commit.is_muted
+            {
                 to_client.extend_from_slice(bytes);
             }
         }

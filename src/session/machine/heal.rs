@@ -1,5 +1,5 @@
-//! A replica that cannot answer a read, while the client has heard nothing yet: what it was asked is asked elsewhere, and
-//! the client never learns of it.
+//! A replica that cannot answer a read, or a primary that is lost with one, while the client has heard nothing yet: what it
+//! was asked is asked elsewhere, and the client never learns of it.
 //!
 //! Only outside a transaction block, and only up to the first row or completion: from there on the answer is the client's.
 
@@ -76,7 +76,12 @@ impl Machine {
                 b'E' if is_whole => {
                     let body = &rest[HEADER..head.total];
                     let sqlstate = fields::error_field(body, b'C').and_then(|code| <[u8; 5]>::try_from(code).ok());
-                    return match sqlstate.filter(|sqlstate| is_worth_repeating(sqlstate, body)) {
+                    // What a primary says is so, unless it is going.
+                    let is_worth = |sqlstate: &[u8; 5]| match self.on_replica {
+                        true => is_worth_repeating(sqlstate, body),
+                        false => is_farewell(body),
+                    };
+                    return match sqlstate.filter(is_worth) {
                         Some(sqlstate) => FirstWords::Heal(sqlstate),
                         None => FirstWords::Go,
                     };
@@ -121,6 +126,7 @@ impl Machine {
         self.client_rest = Rest::default();
         self.server_rest = Rest::default();
         self.on_replica = false;
+        self.commit = super::Commit { epoch: self.commit.epoch, ..Default::default() };
         self.is_armed = false;
         self.is_planned = false;
         self.done_before = false;

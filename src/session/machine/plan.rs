@@ -263,6 +263,7 @@ impl Machine {
             Ok(()) => self.read_ahead(input, context),
         };
         if let Plan::Run(demand) = plan {
+            self.is_read = demand == Demand::Replica(Why::Read);
             self.demand = demand;
             self.is_planned = true;
         }

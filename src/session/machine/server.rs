@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::commit::Notice;
 use super::heal::FirstWords;
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
 use crate::pool::memory::{Memory, PREFIX, Prepared, UNKNOWN};
@@ -10,6 +11,9 @@ use crate::sql::{Kind, Pin, Statement};
 use crate::wire::fields;
 use crate::wire::frame::{self, HEADER, Malformed};
 use crate::wire::message;
+
+/// A row up to this length is passed on whole, in bytes.
+const LONGEST_WAITING_ROW: usize = 4096;
 
 enum Keep {
     Pass,
@@ -54,8 +58,14 @@ impl Machine {
             let seen = &here[..head.total.min(here.len())];
             match head.tag {
                 // Data: on its way without being looked at.
+                // One that is not all there waits for its end, so that what is cut short by the loss of the server is
+                // never a message that has begun; a long one is passed on as it comes.
+                b'D' | b'd' if seen.len() < head.total && head.total <= LONGEST_WAITING_ROW => break,
                 b'D' | b'd' => {
-                    let silent = self.queue.front().is_some_and(|expect| expect.silent);
+                    if let Some(Expect { due: Due::AskXid, .. }) = self.queue.front() {
+                        self.answer_xid(&seen[HEADER..]);
+                    }
+                    let silent = self.queue.front().is_some_and(|expect| expect.silent) || self.commit.is_muted;
                     if !silent {
                         to_client.pass(at, at + seen.len());
                     }
@@ -64,7 +74,10 @@ impl Machine {
                 }
                 _ if seen.len() < head.total && head.total <= max_inspect => break,
                 _ => {
-                    let keep = self.reply(head.tag, &seen[HEADER..], memory);
+                    let mut keep = self.reply(head.tag, &seen[HEADER..], memory);
+                    if self.commit.is_muted && !matches!(head.tag, b'Z' | b'S' | b'A' | b'N') {
+                        keep = Keep::Drop;
+                    }
                     let dropped = match keep {
                         Keep::Pass => {
                             to_client.pass(at, at + seen.len());
@@ -112,17 +125,33 @@ impl Machine {
                 Some(Expect { due: Due::Execute(_), .. }) => {
                     if let Some(Expect { due: Due::Execute(Some(statement)), .. }) = self.queue.pop_front() {
                         self.completed(&statement, body, memory);
+                        if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
+                            return Keep::Instead(bytes);
+                        }
                     }
+                    return self.done(keep, memory);
+                }
+                Some(Expect { due: Due::AskXid, .. }) => {
+                    self.queue.pop_front();
                 }
                 Some(Expect { due: Due::Query(Some(running)), .. }) => {
                     let statement = running.analysis.statements.get_mut(running.next).map(std::mem::take);
                     running.next += 1;
                     if let Some(statement) = statement {
                         self.completed(&statement, body, memory);
+                        if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
+                            return Keep::Instead(bytes);
+                        }
                     }
+                    return self.done(keep, memory);
                 }
-                _ => {}
+                _ => return self.done(keep, memory),
             },
+            b'N' => {
+                if let Notice::Farewell = self.notice(body) {
+                    return Keep::Drop;
+                }
+            }
             b'I' => {
                 if let Some(Expect { due: Due::Execute(_), .. }) = self.queue.front() {
                     self.queue.pop_front();
@@ -137,6 +166,15 @@ impl Machine {
             _ => {}
         }
         keep
+    }
+
+    /// A statement is complete; that its commit may not be replicated was said before that.
+    fn done(&mut self, keep: Keep, memory: &Memory) -> Keep {
+        if !self.commit.is_only_local || matches!(keep, Keep::Drop) {
+            return keep;
+        }
+        self.commit.is_muted = true;
+        Keep::Instead(self.only_local(memory))
     }
 
     /// A statement was prepared again after DDL: it may be used if its result still looks as its clients know it.
@@ -180,6 +218,16 @@ impl Machine {
         self.failed = false;
         if self.queue.is_empty() {
             self.settling = false;
+            self.commit.has_run = false;
+        }
+        if !silent {
+            self.commit.is_muted = false;
+            if self.commit.is_only_local {
+                // The statement was complete before it was committed, as it is in the extended protocol.
+                let mut bytes = self.only_local(memory);
+                message::raw(&mut bytes, b'Z', &[body]);
+                return Keep::Instead(bytes);
+            }
         }
         if self.status == Tx::Idle {
             self.name_reset = false;
@@ -210,6 +258,11 @@ impl Machine {
             if self.on_replica {
                 return Keep::Drop;
             }
+            // What makes the server end it is not the client's affair: it goes on with another.
+            if matches!(fields::error_field(body, b'C'), Some(b"57P01" | b"57P02" | b"57P03")) {
+                self.commit.is_farewell = true;
+                return Keep::Drop;
+            }
             self.fatal = true;
             return Keep::Pass;
         }
@@ -229,6 +282,9 @@ impl Machine {
         };
         // An injected message is alone up to its own Sync: the client's statement then says itself what is wrong.
         let mut hidden = silent;
+        if silent && self.is_question() {
+            self.question_failed(body);
+        }
         let extended = !matches!(
             self.queue.front(),
             None | Some(Expect { due: Due::Query(_) | Due::Sync | Due::FunctionCall, .. })

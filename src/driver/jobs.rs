@@ -1,0 +1,68 @@
+//! One job each: the brain's word for it, and the node's.
+
+use std::collections::HashMap;
+
+use crate::cluster::{Answer, Failure, FailureKind, Job, Sight};
+use crate::migrate;
+use crate::node::{Control, NodeError, XactStatus};
+use crate::types::{Epoch, NodeId, Timeline};
+
+pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, job: Job) -> Result<Answer, Failure> {
+    match job {
+        Job::Recruit { node } => control.recruit(&node, epoch).await,
+        Job::Settle { node } => settle(control, &node, &[]).await.map(|(answer, _)| answer),
+        Job::Promote { node, sync } => control.promote(&node, &sync).await,
+        Job::SetSync { node, sync } => control.set_sync(&node, &sync).await,
+        Job::WriteEpoch { node, cause } => {
+            prepare(control, &node).await?;
+            let timeline = timeline(control, &node).await?;
+            control.write_epoch(&node, epoch, coordinator, timeline, &cause).await
+        }
+        Job::Follow { node, primary } => control.follow(&node, &primary).await,
+        Job::Fence { node } => control.fence(&node).await,
+        Job::Checkpoint { node } => control.checkpoint(&node).await,
+    }
+}
+
+/// Asks a node what became of these transactions.
+pub(super) async fn settle(
+    control: &Control,
+    node: &NodeId,
+    doubts: &[u64],
+) -> Result<(Answer, HashMap<u64, bool>), Failure> {
+    let (answer, said) = control.settle(node, doubts).await?;
+    Ok((answer, outcomes(said, true)))
+}
+
+/// What is certain of them. `is_over`: what is under way there has lost its session, and can only be undone: on a standby about
+/// to be promoted, or a primary that has restarted.
+pub(super) fn outcomes(said: Vec<(u64, XactStatus)>, is_over: bool) -> HashMap<u64, bool> {
+    let certain = |(xid, status)| match status {
+        XactStatus::Committed => Some((xid, true)),
+        XactStatus::Aborted | XactStatus::Future => Some((xid, false)),
+        XactStatus::InProgress => is_over.then_some((xid, false)),
+        XactStatus::TooOld => None,
+    };
+    said.into_iter().filter_map(certain).collect()
+}
+
+async fn timeline(control: &Control, node: &NodeId) -> Result<Timeline, Failure> {
+    match control.observe(node).await {
+        Sight::Answers(seen) => Ok(seen.timeline),
+        Sight::Fails(_, reason) => Err(Failure { kind: FailureKind::Unreachable, reason }),
+    }
+}
+
+/// Brings the schema `pgbaton` up to date, where there is reason to: a primary seen for the first time.
+async fn prepare(control: &Control, node: &NodeId) -> Result<(), Failure> {
+    let unreachable = |error: NodeError| Failure { kind: FailureKind::Unreachable, reason: error.to_string() };
+    let mut client = control.client_to(node).await.map_err(unreachable)?;
+    match migrate::apply(&mut client).await {
+        Ok(applied) if applied.is_empty() => Ok(()),
+        Ok(applied) => {
+            tracing::info!(%node, migrations = applied.join(", "), "schema pgbaton is up to date");
+            Ok(())
+        }
+        Err(error) => Err(Failure { kind: FailureKind::Refused, reason: error.to_string() }),
+    }
+}

@@ -1,0 +1,123 @@
+//! The topology that the data plane goes by: what each node was last seen as, and who takes writes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::cluster::{Lead, Sight};
+use crate::monitor::Seen;
+use crate::types::{Epoch, Lsn, NodeAddress, NodeId, NodeView, Role, Timeline, Topology};
+
+/// Why nothing is known of a node at first.
+const NOT_LOOKED_AT: &str = "not looked at yet";
+
+/// The topology before anybody has looked.
+pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
+    let view = |address: &Arc<NodeAddress>| {
+        Arc::new(NodeView {
+            address: NodeAddress::clone(address),
+            role: Role::Unknown,
+            timeline: Timeline(0),
+            lsn: Lsn(0),
+            system_identifier: 0,
+            reason: NOT_LOOKED_AT.into(),
+        })
+    };
+    Topology {
+        version: 0,
+        epoch: Epoch(0),
+        nodes: nodes.iter().map(view).collect(),
+        primary: None,
+        reason: "no node has been looked at yet".into(),
+    }
+}
+
+pub(super) struct Views {
+    topology: Topology,
+    published: watch::Sender<Arc<Topology>>,
+    /// The nodes with a row in `pgbaton.epoch` when they last answered.
+    with_schema: BTreeSet<NodeId>,
+    /// Something changed that somebody would want to be woken for; log positions move all the time.
+    is_news: bool,
+}
+
+impl Views {
+    pub fn new(published: watch::Sender<Arc<Topology>>) -> Views {
+        let topology = Topology::clone(&published.borrow());
+        Views { topology, published, with_schema: BTreeSet::new(), is_news: false }
+    }
+
+    pub fn take(&mut self, seen: &Seen) {
+        let Some(at) = self.topology.nodes.iter().position(|view| view.address.id == seen.node) else { return };
+        if let Sight::Answers(observation) = &seen.sight {
+            match observation.last_epoch {
+                Some(_) => self.with_schema.insert(seen.node.clone()),
+                None => self.with_schema.remove(&seen.node),
+            };
+        }
+        let old = &self.topology.nodes[at];
+        let new = match &seen.sight {
+            Sight::Answers(seen) => NodeView {
+                address: old.address.clone(),
+                role: if seen.is_in_recovery { Role::Replica } else { Role::Primary },
+                timeline: seen.timeline,
+                lsn: seen.lsn,
+                system_identifier: seen.system_identifier,
+                reason: String::new(),
+            },
+            // Timeline and position stay as last known.
+            Sight::Fails(_, reason) => NodeView { role: Role::Unknown, reason: reason.clone(), ..NodeView::clone(old) },
+        };
+        if old.role != new.role || old.timeline != new.timeline {
+            let (node, was, role) = (&new.address.id, old.role.as_str(), new.role.as_str());
+            tracing::info!(%node, was, role, timeline = new.timeline.0, reason = new.reason, "node changed");
+        } else if new.role == Role::Unknown && old.reason == NOT_LOOKED_AT {
+            // It never answered, so it did not change; whoever has just started the proxy must hear why.
+            tracing::warn!(node = %new.address.id, reason = new.reason, "node does not answer");
+        }
+        let known = |view: &NodeView| (view.role, view.timeline, view.system_identifier);
+        self.is_news |= known(old) != known(&new);
+        self.topology.nodes[at] = Arc::new(new);
+    }
+
+    pub fn has_schema(&self, node: &NodeId) -> bool {
+        self.with_schema.contains(node)
+    }
+
+    pub fn lead(&mut self, lead: &Lead) {
+        self.is_news = true;
+        match lead {
+            Lead::Closed { epoch, reason } => {
+                self.topology.epoch = *epoch;
+                self.topology.primary = None;
+                self.topology.reason.clone_from(reason);
+            }
+            Lead::Open { epoch, primary, timeline } => {
+                self.topology.epoch = *epoch;
+                self.topology.primary = self.topology.nodes.iter().position(|view| view.address.id == *primary);
+                self.topology.reason.clear();
+                self.topology.version += 1;
+                // It may have been promoted a moment ago, and not been looked at since.
+                if let Some(at) = self.topology.primary {
+                    let old = &self.topology.nodes[at];
+                    self.topology.nodes[at] =
+                        Arc::new(NodeView { role: Role::Primary, timeline: *timeline, ..NodeView::clone(old) });
+                }
+            }
+        }
+    }
+
+    /// Each node, what it said it is, and how far it is.
+    pub fn nodes(&self) -> Vec<(NodeId, Role, Lsn)> {
+        self.topology.nodes.iter().map(|view| (view.address.id.clone(), view.role, view.lsn)).collect()
+    }
+
+    pub fn publish(&mut self) {
+        let is_news = std::mem::take(&mut self.is_news);
+        self.published.send_if_modified(|topology| {
+            *topology = Arc::new(self.topology.clone());
+            is_news
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! What pgbaton writes into the schema `pgbaton` of a primary: whose epoch it is, that it can still write, and what happened.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::Control;
+use super::keeper::Line;
+use super::sync::{SYNC_LIMIT, committed};
+use super::sync_names;
+use super::work::Work;
+use crate::cluster::{Answer, Failure};
+use crate::types::{Epoch, NodeId, Timeline};
+
+const EPOCH: &str = "
+INSERT INTO pgbaton.epoch (epoch, node, coordinator, timeline, cause) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (epoch) DO NOTHING";
+
+const BEAT: &str = "
+INSERT INTO pgbaton.heartbeat (coordinator, epoch, at) VALUES ($1, $2, clock_timestamp())
+ON CONFLICT (coordinator) DO UPDATE SET epoch = excluded.epoch, at = excluded.at";
+
+const HISTORY: &str = "
+INSERT INTO pgbaton.history (epoch, entry, at) VALUES ($1, $2::text::jsonb, clock_timestamp())
+ON CONFLICT (epoch) DO UPDATE SET entry = excluded.entry, at = excluded.at";
+
+impl Control {
+    /// Commits the row of this epoch, acknowledged by the voters in force. That it is there already is fine if it is ours;
+    /// one of another node's means that two nodes were the primary of one epoch.
+    pub async fn write_epoch(
+        &self,
+        node: &NodeId,
+        epoch: Epoch,
+        coordinator: &str,
+        timeline: Timeline,
+        cause: &str,
+    ) -> Result<Answer, Failure> {
+        let keeper = self.inner.keeper(node)?;
+        let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
+        let (number, on, id) = (epoch.0 as i64, timeline.0 as i32, &*node.0);
+        let values: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&number, Type::INT8),
+            (&id, Type::TEXT),
+            (&coordinator, Type::TEXT),
+            (&on, Type::INT4),
+            (&cause, Type::TEXT),
+        ];
+        work.run("BEGIN READ WRITE").await?;
+        work.rows(EPOCH, &values).await?;
+        let row = work.row("SELECT node FROM pgbaton.epoch WHERE epoch = $1", &[(&number, Type::INT8)]).await?;
+        let owner: String = work.get(&row, 0)?;
+        if owner != id {
+            return Err(work.refused(format!(
+                "epoch {epoch} is there already, as that of {owner}: two nodes were written as its primary"
+            )));
+        }
+        // Locally at first: what was begun with another value of synchronous_commit is none the worse for it, as the commits
+        // of the barrier come after it in the log, and a row that was there already needs the same proof.
+        work.run("COMMIT").await?;
+        let row = work.row("SELECT current_setting('synchronous_standby_names')", &[]).await?;
+        match sync_names::parse(&work.get::<String>(&row, 0)?) {
+            Some(names) => super::sync::barrier(&work, &names).await?,
+            // Somebody else's: the server knows who is to be waited for.
+            None => committed(&work, super::sync::BARRIER).await.map(drop)?,
+        }
+        Ok(Answer::EpochWritten)
+    }
+
+    /// Writes a heartbeat: that it returns means that the log up to it is on the node's disk. A full disk or one that stands
+    /// still is seen in it, within `probe_timeout`.
+    pub async fn beat(&self, node: &NodeId, epoch: Epoch, coordinator: &str) -> Result<(), Failure> {
+        let number = epoch.0 as i64;
+        self.write(node, BEAT, &[(&coordinator, Type::TEXT), (&number, Type::INT8)]).await
+    }
+
+    /// Keeps an entry of the history, on the primary's disk; standbys get it as they get everything.
+    pub async fn write_history(&self, node: &NodeId, epoch: Epoch, entry: &str) -> Result<Answer, Failure> {
+        let number = epoch.0 as i64;
+        self.write(node, HISTORY, &[(&number, Type::INT8), (&entry, Type::TEXT)]).await?;
+        Ok(Answer::Noted)
+    }
+
+    async fn write(
+        &self,
+        node: &NodeId,
+        sql: &'static str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<(), Failure> {
+        let keeper = self.inner.keeper(node)?;
+        self.inner.ask(keeper, Line::Writes, sql, values, self.inner.config.probe_timeout).await?;
+        Ok(())
+    }
+}

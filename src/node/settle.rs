@@ -1,0 +1,111 @@
+//! The last questions to a standby before it is promoted: has it replayed everything, and which commits in doubt are in it?
+//!
+//! After the promotion transaction ids are handed out again, and the answer could be about somebody else's transaction.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::types::Type;
+
+use super::Control;
+use super::observe::epoch_in;
+use super::recruit::{Progress, Unblocker};
+use super::work::{PAUSE, Work};
+use crate::cluster::{Answer, Failure};
+use crate::types::{Lsn, NodeId};
+
+/// For replaying what was received. A standby that serves reads is seldom more than a second behind.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between the two looks that must agree.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// What a standby says of a transaction of its primary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XactStatus {
+    Committed,
+    Aborted,
+    /// On a recruited standby: neither its commit nor its abort has been received. It will be aborted by the promotion.
+    InProgress,
+    /// It has never heard of it.
+    Future,
+    /// So long ago that nothing is known any more.
+    TooOld,
+}
+
+/// `pg_xact_status` raises an error for a number that was not handed out yet, so those are told apart first. The upper end of
+/// a snapshot is at most the next number to be handed out, and nothing at or above it has committed.
+const STATUS: &str = "
+SELECT CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN coalesce(pg_xact_status(xid), 'too old')
+            ELSE 'in the future' END
+FROM (SELECT text::xid8 AS xid, number FROM unnest($1::text[]) WITH ORDINALITY AS asked (text, number)) AS asked
+ORDER BY number";
+
+impl Control {
+    /// Waits until a recruited standby has replayed all it received, and asks it about these transactions; the answers are in
+    /// the order of the questions. Of a node that is no standby (any more) it only asks.
+    pub async fn settle(&self, node: &NodeId, xids: &[u64]) -> Result<(Answer, Vec<(u64, XactStatus)>), Failure> {
+        let keeper = self.inner.keeper(node)?;
+        let work = Work::begin(&self.inner, keeper, SETTLE_LIMIT).await?;
+        let replayed = replay_all(&work).await?;
+        let statuses = ask(&work, xids).await?;
+        Ok((Answer::Settled { replayed, last_epoch: epoch_in(&work).await? }, statuses))
+    }
+}
+
+async fn ask(work: &Work, xids: &[u64]) -> Result<Vec<(u64, XactStatus)>, Failure> {
+    let texts: Vec<String> = xids.iter().map(u64::to_string).collect();
+    let rows = work.rows(STATUS, &[(&texts, Type::TEXT_ARRAY)]).await?;
+    if rows.len() != xids.len() {
+        return Err(work.refused("it answered fewer questions about transactions than were asked"));
+    }
+    let mut statuses = Vec::with_capacity(xids.len());
+    for (xid, row) in xids.iter().zip(&rows) {
+        let status = match work.get::<&str>(row, 0)? {
+            "committed" => XactStatus::Committed,
+            "aborted" => XactStatus::Aborted,
+            "in progress" => XactStatus::InProgress,
+            "in the future" => XactStatus::Future,
+            "too old" => XactStatus::TooOld,
+            other => return Err(work.refused(format!("it says a transaction is \"{other}\", which is not understood"))),
+        };
+        statuses.push((*xid, status));
+    }
+    Ok(statuses)
+}
+
+/// Waits until nothing is left to be replayed, by positive signs: everything received is replayed, or the startup process
+/// waits for more. (The primary may have died in the middle of a record, of which the first part was received.)
+async fn replay_all(work: &Work) -> Result<Lsn, Failure> {
+    let mut unblocker = Unblocker::new();
+    let mut idle: Option<(Instant, Progress)> = None;
+    loop {
+        let seen = Progress::look(work).await?;
+        if !seen.is_in_recovery {
+            let row = work.row("SELECT pg_current_wal_lsn()", &[]).await?;
+            return work.lsn(&row, 0);
+        }
+        // After a restart only what was replayed is known to have been received, so the startup process has to be idle too.
+        if seen.is_idle && seen.replayed >= seen.received && !seen.has_receiver {
+            return Ok(seen.replayed);
+        }
+        unblocker.see(work, &seen).await?;
+        match &idle {
+            Some((since, before)) if *before == seen => {
+                if since.elapsed() >= BETWEEN_LOOKS {
+                    return Ok(seen.replayed);
+                }
+            }
+            _ => idle = (seen.is_idle && !seen.is_paused && !seen.has_receiver).then(|| (Instant::now(), seen.clone())),
+        }
+        if work.is_late() {
+            return Err(work.late(format!(
+                "it has replayed up to {} of {} and does not get on{}",
+                seen.replayed,
+                seen.received,
+                if seen.has_receiver { ", as it still receives" } else { "" }
+            )));
+        }
+        sleep(PAUSE).await;
+    }
+}
