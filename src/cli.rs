@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::client::{self, AdminUrl};
+use crate::admin::history::{self, Entries};
+use crate::cluster::Availability;
 use crate::config::{Config, LogFormat, keys};
 use crate::session::explain::Explanation;
 use crate::types::Durability;
@@ -31,6 +33,7 @@ Examples:
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
+  pgbaton availability --window 90d     how much of the time writes were taken
 
 Environment variables:
   PGBATON_CONTROL_PASSWORD  password of cluster.control_user, if no control_password_file is configured
@@ -52,6 +55,15 @@ enum Verb {
     /// Say where a running pgbaton would send a statement, and why
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainArguments),
+    /// What happened to the cluster: every change of primary with its cause, and every outage
+    #[command(after_help = HISTORY_HELP)]
+    History(HistoryArguments),
+    /// How much of the time writes were taken: availability, MTTF, MTTR, failure rate
+    #[command(after_help = AVAILABILITY_HELP)]
+    Availability(AvailabilityArguments),
+    /// Bring the schema `pgbaton` to the primary, as the control user
+    #[command(after_help = MIGRATE_HELP)]
+    Migrate(ConfigFile),
     /// Look at configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -83,6 +95,53 @@ or seen. In a session of one's own, EXPLAIN ROUTE … says the same for that ses
 Examples:
   pgbaton explain 'SELECT * FROM orders'
   pgbaton explain --database shop --user app --json 'SELECT next_number()'";
+
+const HISTORY_HELP: &str = "\
+Examples:
+  pgbaton history --limit 5
+  pgbaton history --json | jq '.entries[] | select(.what == \"epoch\")'";
+
+const AVAILABILITY_HELP: &str = "\
+Time that no pgbaton watched is neither up nor down: it is said how much that is. What an operator ordered (a switchover)
+is downtime, but no failure.
+
+  MTTF  mean time to failure       uptime / failures
+  MTTR  mean time to restoration   downtime / failures
+  failure rate                     1 / MTTF
+  availability                     MTTF / (MTTF + MTTR) = uptime / (uptime + downtime)
+
+Example:
+  pgbaton availability --window 90d";
+
+const MIGRATE_HELP: &str = "\
+It is done at once or not at all, can be run again, and says what it did. The control user needs the rights that
+migrations/roles.sql gives it (docs/operations.md).
+
+Example:
+  PGBATON_CONTROL_PASSWORD=secret pgbaton migrate -c /etc/pgbaton/pgbaton.toml";
+
+#[derive(Debug, Args)]
+struct HistoryArguments {
+    /// Only so many entries, the newest
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Args)]
+struct AvailabilityArguments {
+    /// Until now from so long ago: 12h, 30d, "1month 3d"
+    #[arg(long, value_name = "TIME", default_value = history::WINDOW, value_parser = window)]
+    window: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// As it was typed, if it means something.
+fn window(text: &str) -> Result<String, String> {
+    history::parse_window(text).map(|_| text.to_owned())
+}
 
 #[derive(Debug, Args)]
 struct ExplainArguments {
@@ -179,6 +238,40 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep })?)
         }
         Verb::Explain(arguments) => explain(arguments),
+        Verb::History(HistoryArguments { limit, asking }) => {
+            let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;
+            if asking.json {
+                println!("{answer}");
+                return Ok(());
+            }
+            let Entries { entries } = serde_json::from_str(&answer)?;
+            let table = history::table(&entries);
+            let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
+            print_aligned(
+                std::iter::once(table.columns.iter().map(ToString::to_string).collect()).chain(rows).collect(),
+            );
+            Ok(())
+        }
+        Verb::Availability(AvailabilityArguments { window, asking }) => {
+            let answer = ask(&asking.admin, "/availability", &[("window", &window)])?;
+            if asking.json {
+                println!("{answer}");
+                return Ok(());
+            }
+            let availability: Availability = serde_json::from_str(&answer)?;
+            print_aligned(availability.rows().into_iter().map(Vec::from).collect());
+            Ok(())
+        }
+        Verb::Migrate(ConfigFile { file }) => {
+            let (node, applied) = app::migrate::migrate(&Config::load(&file)?)?;
+            for migration in &applied {
+                println!("applied {migration} on {node}");
+            }
+            if applied.is_empty() {
+                println!("up to date on {node}");
+            }
+            Ok(())
+        }
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
             let config = Config::load(&file)?;
             for node in &config.cluster.nodes {
@@ -205,12 +298,19 @@ fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>
         return Ok(());
     }
     let explanation: Explanation = serde_json::from_str(&answer)?;
-    let rows = explanation.rows();
-    let width = rows.iter().map(|[item, _]| item.chars().count()).max().unwrap_or_default();
-    for [item, value] in rows {
-        println!("{item:<width$}  {value}");
-    }
+    print_aligned(explanation.rows().into_iter().map(Vec::from).collect());
     Ok(())
+}
+
+/// Columns two blanks apart.
+fn print_aligned(rows: Vec<Vec<String>>) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
 }
 
 /// Asks a running pgbaton.

@@ -10,6 +10,7 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::history::{self, History};
 use super::tables::{self, Table};
 use crate::cluster;
 use crate::net::Stream;
@@ -43,6 +44,7 @@ pub struct Console {
     pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
     /// Every key of the configuration: name, value, default, and whether a reload changes it. Secrets are not among it.
     pub config: Box<dyn Fn() -> Vec<[String; 4]> + Send + Sync>,
+    pub history: History,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ enum Command {
     Clients,
     Stats,
     Routes,
+    History,
     Config,
     Version,
     Help,
@@ -63,7 +66,7 @@ enum Command {
     Kill(u64),
 }
 
-const HELP: [(&str, &str); 13] = [
+const HELP: [(&str, &str); 14] = [
     ("SHOW NODES", "the nodes, their roles, how they were last seen, and whether they may serve reads"),
     ("SHOW LAG", "how far each replica is behind, and what it serves"),
     ("SHOW POOLS", "server connections for each node, database and user"),
@@ -71,6 +74,7 @@ const HELP: [(&str, &str); 13] = [
     ("SHOW CLIENTS", "who is connected, what they do, and why they keep a server connection (pinned)"),
     ("SHOW STATS", "totals since the start"),
     ("SHOW ROUTES", "what was sent where, why, and how often"),
+    ("SHOW HISTORY", "what happened to the cluster, the newest first"),
     ("SHOW CONFIG", "every key of the configuration with its value"),
     ("SHOW VERSION", "the version of pgbaton"),
     ("SHOW HELP", "this list"),
@@ -99,6 +103,7 @@ impl Command {
             ["show", "clients"] => Ok(Command::Clients),
             ["show", "stats"] => Ok(Command::Stats),
             ["show", "routes"] => Ok(Command::Routes),
+            ["show", "history"] => Ok(Command::History),
             ["show", "config"] => Ok(Command::Config),
             ["show", "version"] => Ok(Command::Version),
             ["show", "help"] | ["help"] => Ok(Command::Help),
@@ -274,6 +279,7 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
         Command::Clients => tables::clients(shared),
         Command::Stats => tables::stats(shared),
         Command::Routes => tables::routes(shared),
+        Command::History => history::table(&(console.history)()),
         Command::Config => {
             let rows = (console.config)().into_iter().map(|row| row.map(Some).to_vec());
             Table::shown(&["key", "value", "default", "changeable"], rows.collect())

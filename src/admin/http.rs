@@ -20,10 +20,11 @@ use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::history::{self, Entries, History};
 use super::metrics;
 use super::picture::Cluster;
 use crate::auth::Secret;
-use crate::cluster;
+use crate::cluster::{self, Availability};
 use crate::session::explain::Explanation;
 use crate::session::hypothetical::Unexplained;
 use crate::session::shared::Shared;
@@ -47,6 +48,7 @@ pub struct Api {
     /// Whether new clients are accepted.
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
+    pub history: History,
 }
 
 /// Serves for as long as it is polled.
@@ -89,6 +91,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
         .route("/explain", get(explain))
+        .route("/history", get(past))
+        .route("/availability", get(availability))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(api.clone(), check_token))
@@ -150,7 +154,7 @@ fn shows(headers: &HeaderMap, token: &[u8]) -> bool {
 }
 
 async fn unknown() -> Refused {
-    let hint = "There are /health/live, /health/ready, /metrics, /cluster and /explain.";
+    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history and /availability.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 
@@ -204,4 +208,40 @@ async fn explain(
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (database, user) = (given(database), given(user));
     Ok(Json(api.shared.explain(database.as_deref(), user.as_deref(), &sql).await?))
+}
+
+#[derive(Deserialize)]
+struct HowMuch {
+    limit: Option<usize>,
+}
+
+async fn past(
+    State(api): State<Arc<Api>>,
+    asked: Result<Query<HowMuch>, QueryRejection>,
+) -> Result<Json<Entries>, Refused> {
+    let hint = "GET /history, or with ?limit=… for the newest of its entries.";
+    let bad = |error: QueryRejection| Refused::new(StatusCode::BAD_REQUEST, "bad_request", error.body_text(), hint);
+    let Query(HowMuch { limit }) = asked.map_err(bad)?;
+    let mut entries = (api.history)();
+    if let Some(limit) = limit {
+        entries.drain(..entries.len().saturating_sub(limit));
+    }
+    Ok(Json(Entries { entries }))
+}
+
+#[derive(Deserialize)]
+struct Window {
+    window: Option<String>,
+}
+
+async fn availability(
+    State(api): State<Arc<Api>>,
+    asked: Result<Query<Window>, QueryRejection>,
+) -> Result<Json<Availability>, Refused> {
+    let hint = "GET /availability?window=30d; units are s, m, h, d, weeks, months and years.";
+    let bad = |message: String| Refused::new(StatusCode::BAD_REQUEST, "bad_request", message, hint);
+    let Query(Window { window }) = asked.map_err(|error| bad(error.body_text()))?;
+    let window = history::parse_window(window.as_deref().unwrap_or(history::WINDOW));
+    let window = window.map_err(|error| bad(format!("window: {error}")))?;
+    Ok(Json(history::availability(&api.history, window)))
 }

@@ -2,7 +2,8 @@
 
 pub mod client;
 pub mod console;
+pub mod history;
 pub mod http;
 mod metrics;
 mod picture;
-mod tables;
+pub mod tables;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{StartError, listen};
+use crate::admin::history::History;
 use crate::admin::http::{self, Api};
 use crate::auth::Secret;
 use crate::config::{Config, Listen};
@@ -23,7 +24,13 @@ pub fn open(config: &Config) -> Result<Option<TcpListener>, StartError> {
     listen::open_tcp(address).map(Some).map_err(failed)
 }
 
-pub fn api(config: &Config, shared: Arc<Shared>, cluster: driver::Handle, refused: watch::Receiver<bool>) -> Api {
+pub fn api(
+    config: &Config,
+    shared: Arc<Shared>,
+    cluster: driver::Handle,
+    refused: watch::Receiver<bool>,
+    history: History,
+) -> Api {
     let token = &config.admin.token;
     Api {
         shared,
@@ -31,6 +38,7 @@ pub fn api(config: &Config, shared: Arc<Shared>, cluster: driver::Handle, refuse
         cluster: config.cluster.name.clone(),
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
+        history,
     }
 }
 

@@ -6,6 +6,7 @@
 mod admin;
 mod following;
 mod listen;
+pub mod migrate;
 mod plane;
 mod settings;
 
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::console::{self, Console, Right};
+use crate::admin::history::History;
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
 use crate::config::{Config, keys};
@@ -165,7 +167,9 @@ fn start_with(
     });
     // A thread of its own: what is decided here must not wait for anything else.
     threads.push(thread("cluster".into(), cluster_runtime, stopped.clone(), drive)?);
-    let api = Arc::new(admin::api(&config, shared.clone(), cluster.clone(), refused.clone()));
+    let kept = cluster.clone();
+    let history: History = Arc::new(move || kept.history());
+    let api = Arc::new(admin::api(&config, shared.clone(), cluster.clone(), refused.clone(), history.clone()));
     {
         let (control, shared, stopped, said) = (control.clone(), shared.clone(), stopped.clone(), said.clone());
         let body = async move {
@@ -221,6 +225,7 @@ fn start_with(
             reload: Box::new(reload),
             believed: Box::new(move || believed.picture()),
             config: Box::new(config),
+            history,
         })
     };
 
@@ -418,6 +423,11 @@ async fn report_rights(control: Control, shared: Arc<Shared>) {
 }
 
 impl Running {
+    /// What the sessions share, and are told a change of primary by.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }

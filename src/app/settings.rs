@@ -90,10 +90,9 @@ pub fn policy(config: &Config) -> Policy {
     }
 }
 
-/// The host and the process, for people who read the record.
+/// The host, for people who read the record; the same after a restart.
 fn coordinator() -> String {
-    let host = rustix::system::uname();
-    format!("{}:{}", host.nodename().to_string_lossy(), std::process::id())
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 pub fn overrides(config: &Config) -> Overrides {

@@ -127,7 +127,6 @@ enum Report {
 pub struct Driver {
     brain: Brain,
     policy: Policy,
-    nodes: Vec<NodeId>,
     control: Control,
     plane: Arc<dyn DataPlane>,
     store: Arc<Mutex<Embedded>>,
@@ -163,7 +162,6 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         brain,
         policy,
         monitor: Arc::new(Monitor::new(nodes.iter().cloned())),
-        nodes,
         control,
         plane,
         store: store.clone(),

@@ -39,6 +39,13 @@ pub enum MigrateError {
          or there: CREATE SCHEMA IF NOT EXISTS pgbaton AUTHORIZATION \"{user}\"; ALTER SCHEMA pgbaton OWNER TO \"{user}\""
     )]
     Forbidden { user: String, database: String, reason: String },
+    /// Somebody else made it, and did not let the control user in.
+    #[error(
+        "the tables of schema pgbaton belong to another role, and the control user \"{user}\" may not write them; run as superuser \
+         in database \"{database}\": GRANT USAGE ON SCHEMA pgbaton TO \"{user}\"; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA \
+         pgbaton TO \"{user}\"; GRANT UPDATE ON pgbaton.heartbeat, pgbaton.history TO \"{user}\""
+    )]
+    Locked { user: String, database: String },
     #[error("the schema pgbaton is of version {found}, and this pgbaton knows no later one than {known}")]
     Newer { found: i32, known: i32 },
     #[error("{doing}: {source}")]
@@ -105,8 +112,20 @@ async fn run(transaction: &Transaction<'_>) -> Result<Vec<String>, MigrateError>
         transaction.execute(remember, &[&migration.version, &migration.name]).await.map_err(because(doing()))?;
         applied.push(migration.label());
     }
+    let row = transaction.query_one(WRITABLE, &[]).await.map_err(because(asking))?;
+    if !row.try_get::<_, bool>(0).map_err(because(asking))? {
+        let name = |column| row.try_get::<_, String>(column).map_err(because(asking));
+        return Err(MigrateError::Locked { user: name(1)?, database: name(2)? });
+    }
     Ok(applied)
 }
+
+/// What pgbaton does with the tables. That it can see them is not enough: whoever is in `pg_monitor` can.
+const WRITABLE: &str = "
+SELECT has_table_privilege('pgbaton.epoch', 'INSERT')
+       AND has_table_privilege('pgbaton.heartbeat', 'INSERT') AND has_table_privilege('pgbaton.heartbeat', 'UPDATE')
+       AND has_table_privilege('pgbaton.history', 'INSERT') AND has_table_privilege('pgbaton.history', 'UPDATE'),
+       current_user::text, current_database()::text";
 
 fn because(doing: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> MigrateError {
     move |source| MigrateError::Failed { doing: doing.into(), source }

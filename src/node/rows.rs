@@ -2,11 +2,11 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::Control;
 use super::keeper::Line;
 use super::sync::{SYNC_LIMIT, committed};
 use super::sync_names;
 use super::work::Work;
+use super::{Control, NodeError};
 use crate::cluster::{Answer, Failure};
 use crate::types::{Epoch, NodeId, Timeline};
 
@@ -15,8 +15,8 @@ INSERT INTO pgbaton.epoch (epoch, node, coordinator, timeline, cause) VALUES ($1
 ON CONFLICT (epoch) DO NOTHING";
 
 const BEAT: &str = "
-INSERT INTO pgbaton.heartbeat (coordinator, epoch, at) VALUES ($1, $2, clock_timestamp())
-ON CONFLICT (coordinator) DO UPDATE SET epoch = excluded.epoch, at = excluded.at";
+INSERT INTO pgbaton.heartbeat (coordinator, node, epoch, at) VALUES ($1, $3, $2, clock_timestamp())
+ON CONFLICT (coordinator) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, at = excluded.at";
 
 const HISTORY: &str = "
 INSERT INTO pgbaton.history (epoch, entry, at) VALUES ($1, $2::text::jsonb, clock_timestamp())
@@ -68,7 +68,25 @@ impl Control {
     /// still is seen in it, within `probe_timeout`.
     pub async fn beat(&self, node: &NodeId, epoch: Epoch, coordinator: &str) -> Result<(), Failure> {
         let number = epoch.0 as i64;
-        self.write(node, BEAT, &[(&coordinator, Type::TEXT), (&number, Type::INT8)]).await
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&coordinator, Type::TEXT), (&number, Type::INT8), (&&*node.0, Type::TEXT)];
+        let keeper = self.inner.keeper(node)?;
+        let limit = self.inner.config.probe_timeout;
+        match self.inner.ask(keeper, Line::Writes, BEAT, &values, limit).await {
+            // Insufficient resources, a system error: the disk. Anything else (no such table, a right that was taken away) is a
+            // fault of the schema, for which no other node would be the better primary.
+            Err(NodeError::Refused { message, sqlstate, .. })
+                if !matches!(&sqlstate[..2.min(sqlstate.len())], "53" | "58") =>
+            {
+                let complaint = format!("no heartbeat can be written: {message} ({sqlstate})");
+                if keeper.is_news(&complaint) {
+                    tracing::warn!(%node, "{complaint}");
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Keeps an entry of the history, on the primary's disk; standbys get it as they get everything.

@@ -13,6 +13,7 @@
 //!                      ErrorResponse to Parse … ───┘  └─── Sync                (discarding: frames up to Sync dropped)
 //! ```
 
+mod before;
 mod block;
 mod client;
 pub mod commit;

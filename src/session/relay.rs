@@ -183,6 +183,16 @@ impl Session {
         if pass == 0 || pass == self.shared.gate.generation() { None } else { self.let_go() }
     }
 
+    /// Whether a cancel could only hit a commit is for others to see.
+    #[inline]
+    fn show_commit(&mut self) {
+        let commits = self.machine.only_commit_is_due();
+        if commits != self.commits {
+            self.commits = commits;
+            self.me.client.set_commits(commits);
+        }
+    }
+
     /// One step from the server to the client.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Step>> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
@@ -264,10 +274,7 @@ impl Session {
         if taken < input.len() {
             server.unread.extend_from_slice(&input[taken..]);
         }
-        if self.commits && !self.machine.only_commit_is_due() {
-            self.commits = false;
-            self.me.client.set_commits(false);
-        }
+        self.show_commit();
         // Others must know of DDL before this client does.
         if self.machine.happened != machine::Happened::default() {
             self.note_happened();
@@ -421,11 +428,7 @@ impl Session {
                 }
             };
             let run = sink.finish();
-            let commits = self.machine.only_commit_is_due();
-            if commits != self.commits {
-                self.commits = commits;
-                self.me.client.set_commits(commits);
-            }
+            self.show_commit();
             if self.machine.is_armed() {
                 self.keep_sent(&rest[..taken]);
             }

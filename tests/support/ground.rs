@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgbaton::auth::Secret;
 use pgbaton::demo::{CONTROL_USER, Cluster};
-use pgbaton::monitor;
+use pgbaton::driver;
 use pgbaton::net::{NodeTls, NodeTlsMode};
 use pgbaton::node::{Control, ControlConfig};
 use pgbaton::types::{NodeAddress, NodeId, Topology};
@@ -132,7 +132,7 @@ pub fn address_of(cluster: &Cluster) -> NodeAddress {
 }
 
 pub fn fixed(cluster: &Cluster) -> watch::Receiver<Arc<Topology>> {
-    let mut topology = monitor::unseen(&[Arc::new(address_of(cluster))]);
+    let mut topology = driver::unseen(&[Arc::new(address_of(cluster))]);
     topology.primary = Some(0);
     watch::channel(Arc::new(topology)).1
 }

@@ -125,6 +125,11 @@ impl InProcess {
         self.running.as_ref().and_then(|running| running.admin_address()).unwrap()
     }
 
+    /// What its sessions share; it has to be running.
+    pub fn shared(&self) -> std::sync::Arc<pgbaton::session::shared::Shared> {
+        self.running.as_ref().map(|running| running.shared().clone()).unwrap()
+    }
+
     /// Ends it before its time.
     pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {

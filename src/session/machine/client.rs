@@ -316,6 +316,7 @@ impl Machine {
             let is_show = analysis.statements.len() == 1 && begins_with(text, &["show"]);
             self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
+            let was_opening = self.block.is_opening();
             if is_begin || self.on_replica || self.block.is_opening() {
                 self.note_opening(text, is_begin, context);
             }
@@ -336,6 +337,8 @@ impl Machine {
                 if let [statement] = &analysis.statements[..]
                     && is_commit(statement)
                 {
+                    // It changes nothing of what the block has done.
+                    self.block.has_run &= !was_opening;
                     self.ask_before_query(memory, to_server, context);
                 }
                 running = Some(Box::new(Running { analysis, next: 0 }));
@@ -585,53 +588,6 @@ impl Machine {
 
     fn effect_of(&self, text: &[u8], context: &Context<'_>) -> Option<Arc<Statement>> {
         effect(text, self.dialect(), context.suspects)
-    }
-
-    /// Whether something must be done before these statements are sent; asked again afterwards, it says no.
-    fn before(&mut self, statements: &[Statement], memory: &Memory) -> Option<Before> {
-        if self.done_before || !self.is_quiet() {
-            return None;
-        }
-        for statement in statements {
-            if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind {
-                return Some(Before::EmptyDatabases(databases.clone()));
-            }
-            let pins = statement.pins.union(statement.pins_at_commit);
-            let new = |pin: Pin| pins.contains(pin) && !self.pins.contains(pin);
-            if self.needs_fresh_server(statement, memory) {
-                return Some(Before::FreshServer);
-            }
-            let executes = |name: &str| self.statements.contains_key(name.as_bytes());
-            let by_name = matches!(&statement.kind, Kind::Execute(name) if executes(name));
-            if (new(Pin::Introspection) || by_name) && !self.native {
-                return Some(Before::GoNative);
-            }
-            if pins.contains(Pin::Sequence) {
-                self.happened.sequence_memory = true;
-                if !std::mem::replace(&mut self.undisturbed, true) {
-                    return Some(Before::ForgetSequences);
-                }
-            }
-        }
-        None
-    }
-
-    /// Statements that would show what an earlier session has left in the server process where nothing undoes it.
-    fn needs_fresh_server(&self, statement: &Statement, memory: &Memory) -> bool {
-        if self.status != Tx::Idle || !self.pins.is_empty() {
-            return false;
-        }
-        match &statement.kind {
-            // With `pg_temp` in its search_path a transaction counts as having used temporary objects just when it made
-            // the schema for them.
-            Kind::Set { name, .. } if &**name == "search_path" => {
-                let pins = statement.pins.union(statement.pins_at_commit);
-                memory.has_temp_schema && pins.contains(Pin::Temporary)
-            }
-            // Once PL/pgSQL is loaded in a process, it refuses settings it does not know; before that it could not.
-            Kind::Set { name, .. } => name.starts_with("plpgsql.") && memory.sole_session != self.session,
-            _ => false,
-        }
     }
 
     /// The statement is about to be sent: what it leaves behind even if it fails counts from now.

@@ -74,8 +74,9 @@ impl Machine {
                 }
                 _ if seen.len() < head.total && head.total <= max_inspect => break,
                 _ => {
+                    let is_muted = self.commit.is_muted;
                     let mut keep = self.reply(head.tag, &seen[HEADER..], memory);
-                    if self.commit.is_muted && !matches!(head.tag, b'Z' | b'S' | b'A' | b'N') {
+                    if is_muted && !matches!(head.tag, b'Z' | b'S' | b'A' | b'N') {
                         keep = Keep::Drop;
                     }
                     let dropped = match keep {
