@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::load::{ACCOUNTS, Dropped, Log, Look, Outcome, Resolved, SESSION, Shared, Write};
+use crate::load::{ACCOUNTS, Dropped, Log, Look, Outcome, Resolved, SAMPLES, SESSION, Shared, Write};
 use crate::wire::{Answer, Batch, Login, Rng, Wire};
 
 /// Applications think between statements; without it, the machine is the only thing that is tested.
@@ -105,13 +105,21 @@ enum Heard {
 
 impl Client<'_> {
     fn ask(&mut self, batch: Batch) -> Heard {
+        let asked = String::from_utf8_lossy(&batch.0).replace(|c: char| c.is_control(), " ");
         match self.wire.ask(batch) {
             Err(error) => Heard::Ended(error.into()),
-            Ok(answer) => match (answer.errors.first(), answer.tags.ends_with('Z')) {
-                (None, _) => Heard::Done(answer),
-                (Some(said), true) => Heard::Error(said.code.clone()),
-                (Some(said), false) => Heard::Ended(Ended(said.code.clone())),
-            },
+            Ok(answer) => {
+                let Some(said) = answer.errors.first() else { return Heard::Done(answer) };
+                let samples = self.log.samples.entry(said.code.clone()).or_default();
+                if samples.len() < SAMPLES {
+                    let (at, session) = (self.shared.now(), self.session);
+                    samples.push(format!("{at:?} session {session}, asked {asked}: {said:?}"));
+                }
+                match answer.tags.ends_with('Z') {
+                    true => Heard::Error(said.code.clone()),
+                    false => Heard::Ended(Ended(said.code.clone())),
+                }
+            }
         }
     }
 
@@ -201,6 +209,7 @@ impl Client<'_> {
                 Heard::Done(_) => {}
                 // Nothing was asked to be committed: whatever this says, it cannot be there.
                 Heard::Error(code) => {
+                    let code = if is_unknown(&code) { format!("{code} before COMMIT") } else { code };
                     self.note(id, sent, Outcome::Failed(code));
                     return self.roll_back();
                 }

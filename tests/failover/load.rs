@@ -26,6 +26,9 @@ pub const TABLES: &str = "
     CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL);
     INSERT INTO accounts SELECT id, 1000 FROM generate_series(1, 10) AS id";
 
+/// Errors of each kind that are kept with their words.
+pub const SAMPLES: usize = 8;
+
 /// What a client was told of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -83,6 +86,8 @@ pub struct Log {
     pub dropped: Vec<Dropped>,
     /// Logins that were refused or never answered, by SQLSTATE or by what the socket said.
     pub refused: BTreeMap<String, usize>,
+    /// The first words of each SQLSTATE.
+    pub samples: BTreeMap<String, Vec<String>>,
     /// What no client should ever see: another's setting, a statement forgotten.
     pub broken: Vec<String>,
 }
@@ -96,6 +101,11 @@ impl Log {
         self.sums.extend(other.sums);
         self.dropped.extend(other.dropped);
         self.broken.extend(other.broken);
+        for (code, samples) in other.samples {
+            let known = self.samples.entry(code).or_default();
+            known.extend(samples);
+            known.truncate(SAMPLES);
+        }
         for (from, to) in [(other.other_errors, &mut self.other_errors), (other.refused, &mut self.refused)] {
             for (what, count) in from {
                 *to.entry(what).or_default() += count;

@@ -430,6 +430,7 @@ fn pgbaton_is_killed_in_each_phase(mut stage: Stage) {
         let record = stage.record();
         assert!(record.epoch > before.epoch && record.primary != old, "{record:?} after {before:?}");
         stage.cluster.rebuild(&old).unwrap();
+        stage.cluster.wait_for_replicas().unwrap();
         stage.wait_until_ready();
     }
     stage.live_on();

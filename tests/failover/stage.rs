@@ -60,7 +60,8 @@ pub struct Stage {
     frozen: BTreeSet<u32>,
     /// What nodes held that took themselves for the primary after they were replaced.
     zombies: Vec<(String, Tables)>,
-    is_judged: bool,
+    /// What was found in the end, for the file beside the table.
+    report: String,
 }
 
 impl Stage {
@@ -93,7 +94,7 @@ impl Stage {
             fault: None,
             frozen: BTreeSet::new(),
             zombies: Vec::new(),
-            is_judged: false,
+            report: "it did not come to a verdict".into(),
         };
         stage.wait_until_ready();
         stage.first = stage.record();
@@ -226,9 +227,9 @@ impl Stage {
         table::add(row);
         let is_lost = !verdict.lost.is_empty() && self.plan.durability == Durability::Quorum;
         let is_dropped = !may_drop && verdict.dropped() > 0;
+        self.report = format!("{verdict}\n{:#?}\n{:#?}", log.samples, self.baton.changes_after(0));
         let is_clean = verdict.wrong() == 0 && !is_lost && !is_dropped && !is_too_much;
         assert!(is_clean, "{}, {}:\n{verdict}", self.plan.fault, self.plan.durability.name());
-        self.is_judged = true;
         verdict
     }
 
@@ -307,18 +308,13 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.thaw();
         self.baton.thaw();
-        if self.is_judged {
-            return;
+        // Whoever wonders about a row finds here what was behind it.
+        let fault: String = self.plan.fault.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+        let file = table::file().with_file_name(format!("failover-{fault}-{}.log", self.plan.durability.name()));
+        let text = format!("{}\n\n{:?}\n\n{}", self.report, self.baton.record(), self.baton.log());
+        let _ = std::fs::write(&file, text);
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "the verdict and the log of pgbaton are in {}", file.display());
         }
-        let name =
-            format!("failover-{}-{}.log", self.plan.fault.replace([' ', ',', ':'], "_"), self.plan.durability.name());
-        let file = table::file().with_file_name(name);
-        let _ = std::fs::write(&file, self.baton.log());
-        let _ = writeln!(
-            std::io::stderr(),
-            "the log of pgbaton is in {}; the record: {:?}",
-            file.display(),
-            self.baton.record()
-        );
     }
 }
