@@ -262,6 +262,11 @@ impl Cluster {
             "SELECT pg_create_physical_replication_slot('{id}', true)
              WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{id}')"
         ))?;
+        // Its last connection may not have ended yet.
+        self.wait_until(
+            || Ok(primary.sql(&format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{id}'"))? == "f"),
+            || format!("the slot of {id} stays in use"),
+        )?;
         self.copy_primary(primary, replica)?;
         replica.append_settings(&[("port".into(), replica.port().to_string())])?;
         replica.start()
