@@ -2,6 +2,7 @@
 //!
 //! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -306,10 +307,14 @@ fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>
 fn print_aligned(rows: Vec<Vec<String>>) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let mut out = std::io::stdout().lock();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        // Whoever reads may have seen enough (`| head`).
+        if writeln!(out, "{}", cells.join("  ").trim_end()).is_err() {
+            return;
+        }
     }
 }
 

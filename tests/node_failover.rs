@@ -1,146 +1,26 @@
 //! What pgbaton asks of nodes and does to them at a failover, against real servers that are killed, frozen, paused, blocked
 //! and short of rights. How long things take is printed, and asserted nowhere.
 
+#[path = "support/field.rs"]
+mod field;
 #[path = "support/ground.rs"]
-#[allow(dead_code)]
 mod ground;
 mod support;
 #[path = "support/wire.rs"]
-#[allow(dead_code)]
 mod wire;
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use field::{Field, failed, freeze, id, names, received};
 use pgbaton::auth::Secret;
-use pgbaton::cluster::{Answer, Failure, FailureKind, Observation, Sight, Symptom, SyncNames};
-use pgbaton::demo::{CONTROL_USER, Cluster, Node, Shutdown};
+use pgbaton::cluster::{Answer, FailureKind, Sight, Symptom, SyncNames};
+use pgbaton::demo::{CONTROL_USER, Node, Shutdown};
 use pgbaton::node::{Control, XactStatus};
 use pgbaton::types::{Epoch, Lsn, NodeId, Timeline};
 use support::{DEADLINE, wait_until};
-use tokio::runtime::Runtime;
-use wire::{Batch, Login, Wire};
-
-/// Everything the control user needs for this, and the tables that migrations make.
-const RIGHTS: &str = "
-ALTER ROLE pgbaton REPLICATION;
-GRANT pg_signal_backend, pg_checkpoint TO pgbaton;
-GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf(), pg_wal_replay_resume() TO pgbaton;
-GRANT ALTER SYSTEM ON PARAMETER primary_conninfo, primary_slot_name, synchronous_standby_names,
-    default_transaction_read_only, recovery_min_apply_delay TO pgbaton;
-CREATE ROLE app LOGIN PASSWORD 'app';";
-
-const TABLES: &str = "
-CREATE SCHEMA pgbaton;
-CREATE TABLE pgbaton.epoch (epoch bigint PRIMARY KEY, node text, coordinator text, timeline int, cause text,
-    at timestamptz DEFAULT now());
-CREATE TABLE pgbaton.heartbeat (coordinator text PRIMARY KEY, epoch bigint, at timestamptz);
-CREATE TABLE pgbaton.history (epoch bigint PRIMARY KEY, entry jsonb, at timestamptz);
-GRANT USAGE ON SCHEMA pgbaton TO pgbaton;
-GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA pgbaton TO pgbaton;";
-
-struct Field {
-    runtime: Runtime,
-    control: Control,
-    cluster: Cluster,
-}
-
-impl Field {
-    fn new(settings: &[(&str, &str)]) -> Field {
-        let cluster = support::cluster_with(2, settings);
-        let primary = &cluster.nodes()[0];
-        // In the database that the control user is in, and that functions' rights count in.
-        primary.sql_in("postgres", RIGHTS).unwrap();
-        primary.sql_in("postgres", TABLES).unwrap();
-        primary.sql("CREATE TABLE own (n int); GRANT ALL ON own TO app").unwrap();
-        cluster.wait_for_replicas().unwrap();
-        Field::over(cluster, Duration::from_secs(2))
-    }
-
-    fn over(cluster: Cluster, probe_timeout: Duration) -> Field {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let control = {
-            let _entered = runtime.enter();
-            let mut config = ground::control_config(&cluster, CONTROL_USER, cluster.control_password());
-            config.probe_timeout = probe_timeout;
-            Control::new(config, ground::fixed(&cluster))
-        };
-        Field { runtime, control, cluster }
-    }
-
-    fn node(&self, id: &str) -> &Node {
-        self.cluster.node(id).unwrap()
-    }
-
-    fn sight(&self, id: &str) -> Sight {
-        self.runtime.block_on(self.control.observe(&NodeId::from(id)))
-    }
-
-    #[track_caller]
-    fn seen(&self, id: &str) -> Observation {
-        match self.sight(id) {
-            Sight::Answers(seen) => *seen,
-            Sight::Fails(symptom, reason) => panic!("{id}: {symptom:?} {reason}"),
-        }
-    }
-
-    #[track_caller]
-    fn symptom(&self, id: &str) -> Symptom {
-        match self.sight(id) {
-            Sight::Answers(seen) => panic!("{id} answers: {seen:?}"),
-            Sight::Fails(symptom, _) => symptom,
-        }
-    }
-
-    /// Does it, and says how long it took.
-    fn timed<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
-        let begin = Instant::now();
-        let outcome = self.runtime.block_on(work);
-        println!("{what}: {:?}", begin.elapsed());
-        outcome
-    }
-
-    fn recruit(&self, id: &str, epoch: u64) -> Result<Answer, Failure> {
-        let id = NodeId::from(id);
-        self.timed(&format!("recruit {id}"), self.control.recruit(&id, Epoch(epoch)))
-    }
-
-    fn app(&self, id: &str) -> Wire {
-        Login::to(self.node(id).port()).user("app", "app").connect()
-    }
-
-    fn wait_for_receiver(&self, id: &str, from: &str) {
-        wait_until(DEADLINE, "it receives", || {
-            let Sight::Answers(seen) = self.sight(id) else { return false };
-            seen.receiver.is_some_and(|receiver| receiver.from == Some(NodeId::from(from)))
-        });
-    }
-}
-
-fn names(voters: &[&str], k: u32) -> SyncNames {
-    SyncNames { voters: voters.iter().map(|voter| NodeId::from(*voter)).collect::<BTreeSet<_>>(), k }
-}
-
-fn id(name: &str) -> NodeId {
-    NodeId::from(name)
-}
-
-#[track_caller]
-fn received(answer: Result<Answer, Failure>) -> Lsn {
-    match answer {
-        Ok(Answer::Recruited { received, .. }) => received,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn failed<T: std::fmt::Debug>(outcome: Result<T, Failure>, kind: FailureKind, says: &str) {
-    let failure = outcome.expect_err("it was to fail");
-    assert_eq!(failure.kind, kind, "{failure:?}");
-    assert!(failure.reason.contains(says), "{:?} does not say {says:?}", failure.reason);
-}
+use wire::{Batch, Login};
 
 // --- probes -----------------------------------------------------------------------------------------------------------
 
@@ -240,10 +120,10 @@ fn a_probe_tells_the_ways_of_not_answering_apart() {
     field.node("n2").stop(Shutdown::Kill);
     assert_eq!(field.symptom("n2"), Symptom::Refused);
     assert_eq!(field.symptom("n2"), Symptom::Refused);
-    field.node("n3").pause();
+    let frozen = freeze(field.node("n3"));
     assert_eq!(field.symptom("n3"), Symptom::Silent, "on the kept connection");
     assert_eq!(field.symptom("n3"), Symptom::Silent, "on a new one");
-    field.node("n3").resume();
+    drop(frozen);
     wait_until(DEADLINE, "it answers again", || matches!(field.sight("n3"), Sight::Answers(_)));
     // The kept connection is ended by somebody: the same probe opens another.
     field.node("n1").sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgbaton'").unwrap();
@@ -366,8 +246,10 @@ fn a_recruit_acknowledges_nothing_to_a_living_primary() {
 fn recruits_of_a_killed_primary_receive_nothing_when_it_returns() {
     let field = Field::new(&[]);
     field.seen("n2");
-    let load = field.app("n1");
-    drop(load);
+    // As the driver does every few seconds: a connection lies ready.
+    for node in ["n2", "n3"] {
+        field.runtime.block_on(field.control.keep_slots(&id(node), false, &[]));
+    }
     field.node("n1").stop(Shutdown::Kill);
     let begin = Instant::now();
     let (two, three) = field.runtime.block_on(async {
@@ -384,9 +266,9 @@ fn recruits_of_a_killed_primary_receive_nothing_when_it_returns() {
 #[test]
 fn a_frozen_primary_is_left_all_the_same() {
     let field = Field::new(&[]);
-    field.node("n1").pause();
+    let frozen = freeze(field.node("n1"));
     received(field.recruit("n2", 2));
-    field.node("n1").resume();
+    drop(frozen);
     assert!(waits_for_n2(&field));
 }
 
@@ -478,7 +360,7 @@ fn a_standby_that_cannot_be_recruited_says_what_it_takes() {
     support::wait_for_end(&mut by_hand, DEADLINE);
     failed(outcome, FailureKind::Refused, "command line");
 
-    field.node("n3").pause();
+    let _frozen = freeze(field.node("n3"));
     let begin = Instant::now();
     failed(field.recruit("n3", 2), FailureKind::Unreachable, "no answer");
     assert!(begin.elapsed() < DEADLINE);
@@ -749,8 +631,7 @@ fn nothing_waits_for_a_frozen_node_for_ever() {
     let (one, two) = (id("n1"), id("n2"));
     field.seen("n1");
     field.runtime.block_on(field.control.beat(&one, Epoch(1), "test")).unwrap();
-    field.node("n1").pause();
-    field.node("n2").pause();
+    let frozen = (freeze(field.node("n1")), freeze(field.node("n2")));
     let control = &field.control;
     let begin = Instant::now();
     field.runtime.block_on(async {
@@ -772,10 +653,9 @@ fn nothing_waits_for_a_frozen_node_for_ever() {
         control.keep_slots(&one, true, &[(two.clone(), Lsn(0))]).await;
     });
     println!("all gave up after {:?}", begin.elapsed());
-    field.node("n1").resume();
-    field.node("n2").resume();
+    drop(frozen);
     // A follower's new primary that is frozen: it follows without a slot.
-    field.node("n3").pause();
+    let _frozen = freeze(field.node("n3"));
     wait_until(DEADLINE, "n2 answers", || matches!(field.sight("n2"), Sight::Answers(_)));
     field.timed("follow a frozen one", control.follow(&two, &id("n3"))).unwrap();
     assert_eq!(field.node("n2").sql("SHOW primary_slot_name").unwrap(), "");

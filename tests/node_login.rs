@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use ground::{Ground, LIMIT, address_of, control_config, control_of, fixed, ground, runtime};
 use pgbaton::auth::{Credential, Md5Hash, Secret, StoredPassword, verifier};
+use pgbaton::cluster::{Sight, Symptom};
 use pgbaton::demo::{CONTROL_USER, DATABASE, Shutdown};
-use pgbaton::monitor::{self, MonitorConfig, Sighting};
+use pgbaton::driver;
 use pgbaton::net::{NodeTls, NodeTlsMode};
 use pgbaton::node::{Control, NodeError};
 use pgbaton::pool::connect::{ConnectError, ConnectRequest, Connected, connect, send_cancel};
-use pgbaton::types::{NodeAddress, NodeId, Role, Timeline};
+use pgbaton::types::{NodeAddress, NodeId, Timeline, Topology};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 fn enter(address: &NodeAddress, tls: &NodeTls, user: &str, credential: Credential) -> Result<Connected, ConnectError> {
     runtime().block_on(connect(&ConnectRequest {
@@ -336,7 +337,7 @@ fn rights_that_are_missing_are_said_with_the_grant() {
 }
 
 #[test]
-fn the_monitor_follows_a_promotion_and_logins_survive_a_dead_primary() {
+fn logins_survive_a_dead_primary_and_follow_a_promotion() {
     let cluster = support::cluster(1);
     cluster.wait_for_replicas().unwrap();
     let runtime = runtime();
@@ -344,41 +345,32 @@ fn the_monitor_follows_a_promotion_and_logins_survive_a_dead_primary() {
         let mut config = control_config(&cluster, CONTROL_USER, cluster.control_password());
         config.probe_timeout = Duration::from_secs(1);
         let addresses: Vec<_> = config.nodes.iter().map(|(address, _)| address.clone()).collect();
-        let (publish, mut topology) = watch::channel(Arc::new(monitor::unseen(&addresses)));
-        let control = Control::new(config, topology.clone());
-        let asked = control.clone();
-        let probe = move |id: NodeId| {
-            let control = asked.clone();
-            async move {
-                let status = control.status(&id).await.map_err(|error| error.to_string())?;
-                Ok(Sighting {
-                    is_in_recovery: status.is_in_recovery,
-                    timeline: status.timeline,
-                    lsn: status.lsn,
-                    system_identifier: status.system_identifier,
-                })
-            }
+        let (publish, topology) = watch::channel(Arc::new(driver::unseen(&addresses)));
+        let control = Control::new(config, topology);
+        let led_by = |primary| {
+            publish.send_modify(|known| {
+                let mut topology = Topology::clone(known);
+                topology.primary = primary;
+                *known = Arc::new(topology);
+            });
         };
-        let look_now = Arc::new(Notify::new());
-        let often = MonitorConfig { probe_interval: Duration::from_millis(50), probe_timeout: Duration::from_secs(1) };
-        tokio::spawn(monitor::run(often, publish, look_now, probe));
 
-        let record = control.role("demo").await.unwrap().expect("asking waits until the primary is known");
-        let first = topology.borrow_and_update().clone();
-        assert_eq!(first.primary().unwrap().address.id.to_string(), cluster.nodes()[0].id);
-        let seen = topology.wait_for(|seen| seen.nodes[1].role == Role::Replica);
-        assert_eq!(tokio::time::timeout(LIMIT, seen).await.unwrap().unwrap().nodes[1].timeline, Timeline(1));
+        led_by(Some(0));
+        let record = control.role("demo").await.unwrap().expect("it is there");
 
         cluster.nodes()[0].stop(Shutdown::Immediate);
-        let silent = topology.wait_for(|seen| seen.nodes[0].role == Role::Unknown);
-        let silent = tokio::time::timeout(LIMIT, silent).await.unwrap().unwrap().clone();
-        assert_eq!((silent.primary, silent.version), (Some(0), first.version), "{}", silent.reason);
         assert_eq!(control.role("demo").await.unwrap().as_deref(), Some(&*record), "what was known before counts");
+        led_by(None);
+        assert_eq!(control.role("demo").await.unwrap().as_deref(), Some(&*record), "without a primary too");
 
+        let dead = control.observe(&addresses[0].id).await;
+        assert!(matches!(dead, Sight::Fails(Symptom::Refused, _)), "{dead:?}");
         cluster.nodes()[1].sql("SELECT pg_promote()").unwrap();
-        let promoted = topology.wait_for(|seen| seen.primary == Some(1));
-        let promoted = tokio::time::timeout(LIMIT, promoted).await.unwrap().unwrap().clone();
-        assert_eq!((promoted.version, promoted.nodes[1].timeline), (first.version + 1, Timeline(2)));
+        match control.observe(&addresses[1].id).await {
+            Sight::Answers(seen) => assert_eq!((seen.is_in_recovery, seen.timeline), (false, Timeline(2))),
+            other => panic!("{other:?}"),
+        }
+        led_by(Some(1));
         assert!(control.role("demo").await.unwrap().is_some());
     });
 }

@@ -58,6 +58,7 @@ fn note(epoch: u64, closed_at: u64, opened_at: u64) -> HistoryEntry {
         phases: vec![("detect".into(), 12), ("promote".into(), 300)],
         rejected: [(NodeId::from("n3"), "it is behind".to_owned())].into(),
         known_loss_bytes: 17,
+        lost_commits_at_most: None,
         closed_at,
         opened_at,
     })

@@ -260,6 +260,7 @@ impl Brain {
         if let Some(order) = &change.order {
             self.out.push(Action::Answer { id: order.id, result: Ok(reason) });
         }
+        let detect = change.phases.iter().find(|(name, _)| *name == "detect").map_or(0, |(_, ms)| *ms);
         let note = Note {
             epoch: record.epoch,
             kind: change.kind.into(),
@@ -273,7 +274,8 @@ impl Brain {
             rejected: change.rejected,
             known_loss_bytes: change.known_loss,
             lost_commits_at_most: None,
-            closed_at: self.unix(change.closed),
+            // From the first sign on: nobody could write in that time either.
+            closed_at: self.unix(change.closed).saturating_sub(detect),
             opened_at: self.unix(self.now),
         };
         self.out.push(Action::Note(Box::new(note)));

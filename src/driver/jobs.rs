@@ -1,11 +1,15 @@
 //! One job each: the brain's word for it, and the node's.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::cluster::{Answer, Failure, FailureKind, Job, Sight};
-use crate::migrate;
+use crate::migrate::{self, MigrateError};
 use crate::node::{Control, NodeError, XactStatus};
 use crate::types::{Epoch, NodeId, Timeline};
+
+/// Longer than its own wait for a lock.
+const MIGRATION: Duration = Duration::from_secs(15);
 
 pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, job: Job) -> Result<Answer, Failure> {
     match job {
@@ -57,12 +61,26 @@ async fn timeline(control: &Control, node: &NodeId) -> Result<Timeline, Failure>
 async fn prepare(control: &Control, node: &NodeId) -> Result<(), Failure> {
     let unreachable = |error: NodeError| Failure { kind: FailureKind::Unreachable, reason: error.to_string() };
     let mut client = control.client_to(node).await.map_err(unreachable)?;
-    match migrate::apply(&mut client).await {
+    let applied = tokio::time::timeout(MIGRATION, migrate::apply(&mut client)).await;
+    let applied = applied.map_err(|_| {
+        let reason = format!("{node}: the schema pgbaton was not brought up to date within {} s", MIGRATION.as_secs());
+        Failure { kind: FailureKind::Unreachable, reason }
+    })?;
+    match applied {
         Ok(applied) if applied.is_empty() => Ok(()),
         Ok(applied) => {
             tracing::info!(%node, migrations = applied.join(", "), "schema pgbaton is up to date");
             Ok(())
         }
-        Err(error) => Err(Failure { kind: FailureKind::Refused, reason: error.to_string() }),
+        Err(error) => {
+            let kind = match error {
+                // No other try would end better: it goes on without the schema.
+                MigrateError::Forbidden { .. } | MigrateError::Newer { .. } | MigrateError::Locked { .. } => {
+                    FailureKind::Refused
+                }
+                MigrateError::Standby | MigrateError::Failed { .. } => FailureKind::Unreachable,
+            };
+            Err(Failure { kind, reason: error.to_string() })
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     samples: VecDeque<(Lsn, u64)>,
     watching: Option<Watching>,
     outage: Option<Outage>,
+    /// The last one that was opened.
+    open_epoch: Option<Epoch>,
     /// The primary's failed probes in a row, and when the first was.
     misses: (u32, u64),
     /// Acknowledged when the last probe of the primary was under way.
@@ -53,7 +55,15 @@ struct Entry<'n> {
 
 impl Ledger {
     pub fn new(store: Arc<Mutex<Embedded>>) -> Ledger {
-        Ledger { store, samples: VecDeque::new(), watching: None, outage: None, misses: (0, 0), acknowledged_before: 0 }
+        Ledger {
+            store,
+            samples: VecDeque::new(),
+            watching: None,
+            outage: None,
+            open_epoch: None,
+            misses: (0, 0),
+            acknowledged_before: 0,
+        }
     }
 
     /// Takes in a sight of the primary. `acknowledged`: how many commits clients have been told of by now.
@@ -86,9 +96,13 @@ impl Ledger {
     pub fn lead(&mut self, lead: &Lead) {
         match lead {
             Lead::Closed { reason, .. } => self.begin_outage(unix_ms(), reason.clone()),
-            Lead::Open { .. } => {
+            Lead::Open { epoch, .. } => {
                 self.misses = (0, 0);
-                self.end_outage();
+                // An epoch that begins has an entry of its own.
+                match self.open_epoch.replace(*epoch) == Some(*epoch) {
+                    true => self.end_outage(),
+                    false => self.outage = None,
+                }
             }
         }
     }

@@ -140,6 +140,8 @@ pub struct Driver {
     lead: Option<Lead>,
     /// What the node asked last said of the commits in doubt.
     verdicts: Option<(NodeId, HashMap<u64, bool>)>,
+    /// What the primary was when it was opened: one that has restarted since gives out transaction ids again.
+    incarnation: Option<u64>,
     /// Questions about commits in doubt of a primary that lives are under way.
     is_clearing: bool,
     is_beating: bool,
@@ -172,6 +174,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         views: Views::new(topology),
         lead: None,
         verdicts: None,
+        incarnation: None,
         is_clearing: false,
         is_beating: false,
         is_keeping_up: false,
@@ -362,6 +365,7 @@ impl Driver {
                 // Before anybody can write: what was asked of another node is worth nothing.
                 let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);
                 self.plane.deliver(&outcomes.map(|(_, outcomes)| outcomes).unwrap_or_default());
+                self.incarnation = self.views.incarnation(primary);
                 self.plane.open_writes(*epoch, primary);
             }
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Driver, Report, jobs, unix_ms};
-use crate::cluster::{Job, Lead};
+use crate::cluster::{Job, Lead, Sight};
 use crate::types::{Durability, Lsn, NodeId, Role};
 
 /// How often slots are looked after: WAL that a standby no longer needs is kept for so long at most.
@@ -70,7 +70,7 @@ impl Driver {
         if doubts.is_empty() || std::mem::replace(&mut self.is_clearing, true) {
             return;
         }
-        let (epoch, node) = (*epoch, primary.clone());
+        let (epoch, node, incarnation) = (*epoch, primary.clone(), self.incarnation);
         let sync = self.brain.picture().sync;
         let is_quorum = self.policy.durability == Durability::Quorum;
         let (control, reports, coordinator) =
@@ -83,6 +83,14 @@ impl Driver {
                     Default::default()
                 }
             };
+            // The same numbers may be other transactions by now.
+            let is_same = match control.observe(&node).await {
+                Sight::Answers(seen) => Some(seen.incarnation) == incarnation,
+                Sight::Fails(..) => false,
+            };
+            if !is_same {
+                outcomes.clear();
+            }
             // What is committed there may have been waiting for the voters still when its session broke.
             if is_quorum && outcomes.values().any(|is_committed| *is_committed) {
                 let barrier = jobs::perform(&control, epoch, &coordinator, Job::SetSync { node, sync }).await;

@@ -1,6 +1,6 @@
 //! The topology that the data plane goes by: what each node was last seen as, and who takes writes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ pub fn unseen(nodes: &[Arc<NodeAddress>]) -> Topology {
 pub(super) struct Views {
     topology: Topology,
     published: watch::Sender<Arc<Topology>>,
+    /// When each node's checkpointer was started, as last seen.
+    incarnations: BTreeMap<NodeId, u64>,
     /// The nodes with a row in `pgbaton.epoch` when they last answered.
     with_schema: BTreeSet<NodeId>,
     /// Something changed that somebody would want to be woken for; log positions move all the time.
@@ -45,12 +47,13 @@ pub(super) struct Views {
 impl Views {
     pub fn new(published: watch::Sender<Arc<Topology>>) -> Views {
         let topology = Topology::clone(&published.borrow());
-        Views { topology, published, with_schema: BTreeSet::new(), is_news: false }
+        Views { topology, published, incarnations: BTreeMap::new(), with_schema: BTreeSet::new(), is_news: false }
     }
 
     pub fn take(&mut self, seen: &Seen) {
         let Some(at) = self.topology.nodes.iter().position(|view| view.address.id == seen.node) else { return };
         if let Sight::Answers(observation) = &seen.sight {
+            self.incarnations.insert(seen.node.clone(), observation.incarnation);
             match observation.last_epoch {
                 Some(_) => self.with_schema.insert(seen.node.clone()),
                 None => self.with_schema.remove(&seen.node),
@@ -79,6 +82,10 @@ impl Views {
         let known = |view: &NodeView| (view.role, view.timeline, view.system_identifier);
         self.is_news |= known(old) != known(&new);
         self.topology.nodes[at] = Arc::new(new);
+    }
+
+    pub fn incarnation(&self, node: &NodeId) -> Option<u64> {
+        self.incarnations.get(node).copied()
     }
 
     pub fn has_schema(&self, node: &NodeId) -> bool {

@@ -48,7 +48,7 @@ pub enum MigrateError {
     Locked { user: String, database: String },
     #[error("the schema pgbaton is of version {found}, and this pgbaton knows no later one than {known}")]
     Newer { found: i32, known: i32 },
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", said(source))]
     Failed { doing: String, source: tokio_postgres::Error },
 }
 
@@ -131,8 +131,18 @@ fn because(doing: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Mi
     move |source| MigrateError::Failed { doing: doing.into(), source }
 }
 
+/// What the server said, or what became of the connection to it; tokio-postgres alone says "db error".
+fn said(error: &tokio_postgres::Error) -> String {
+    use std::error::Error;
+    match (error.as_db_error(), error.source()) {
+        (Some(said), _) => said.message().to_owned(),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
+}
+
 async fn forbidden(client: &Client, source: &tokio_postgres::Error) -> MigrateError {
-    let reason = source.as_db_error().map_or_else(|| source.to_string(), |said| said.message().to_owned());
+    let reason = said(source);
     match client.query_one("SELECT current_user::text, current_database()::text", &[]).await {
         Ok(row) => MigrateError::Forbidden { user: row.get(0), database: row.get(1), reason },
         Err(source) => MigrateError::Failed { doing: reason, source },

@@ -69,6 +69,8 @@ pub(super) struct Keeper {
     pub address: Arc<NodeAddress>,
     password: Option<Secret>,
     lines: [Mutex<Option<Arc<Kept>>>; LINES],
+    /// For the next piece of work.
+    aside: std::sync::Mutex<Option<Link>>,
     memory: std::sync::Mutex<Memory>,
 }
 
@@ -297,11 +299,23 @@ impl Inner {
 
 impl Keeper {
     pub fn new(address: Arc<NodeAddress>, password: Option<Secret>) -> Keeper {
-        Keeper { address, password, lines: Default::default(), memory: Default::default() }
+        Keeper { address, password, lines: Default::default(), aside: Default::default(), memory: Default::default() }
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn put_aside(&self, link: Link) {
+        let before = self.aside.lock().unwrap_or_else(PoisonError::into_inner).replace(link);
+        if let Some(before) = before {
+            before.end();
+        }
+    }
+
+    pub fn take_aside(&self) -> Option<Link> {
+        let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner).take();
+        aside.filter(|link| !link.client.is_closed())
     }
 
     /// Something that no PostgreSQL answers.

@@ -73,8 +73,9 @@ SELECT in_recovery,
        (extract(epoch FROM current_setting('wal_writer_delay')::interval) * 1000)::bigint
 FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS now";
 
-/// A transaction of its own, with a number: its commit brings all of the log before it to disk, from where standbys get it.
-const FLUSH: &str = "SELECT pg_current_xact_id()::text";
+/// A transaction of its own that writes to the log: its commit brings all of the log before it to disk, from where standbys
+/// get it. A number alone (`pg_current_xact_id`) would not do: a commit that has written nothing else is not flushed.
+const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'pgbaton', '')::text";
 
 const RIGHTS: &str = "
 SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')

@@ -212,7 +212,7 @@ async fn last_epoch(keeper: &Keeper, kept: &Kept) -> EpochAnswer {
 }
 
 /// The one that a piece of work asks for itself. `None` also where there is no such table, or no right to read it.
-pub(super) async fn epoch_in(work: &Work) -> Result<Option<Epoch>, Failure> {
+pub(super) async fn epoch_in(work: &Work<'_>) -> Result<Option<Epoch>, Failure> {
     const MAY_READ: &str = "
 SELECT EXISTS (SELECT FROM pg_namespace AS space JOIN pg_class AS class ON class.relnamespace = space.oid
                WHERE space.nspname = 'pgbaton' AND class.relname = 'epoch'

@@ -43,7 +43,7 @@ impl Control {
 }
 
 impl Inner {
-    async fn promote(&self, keeper: &Keeper, work: &Work, names: &SyncNames) -> Result<Answer, Failure> {
+    async fn promote(&self, keeper: &Keeper, work: &Work<'_>, names: &SyncNames) -> Result<Answer, Failure> {
         let row = work
             .row(
                 "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
@@ -85,7 +85,7 @@ impl Inner {
         Ok(Answer::Promoted { timeline, fork })
     }
 
-    async fn promoted(&self, work: &Work) -> Result<(), Failure> {
+    async fn promoted(&self, work: &Work<'_>) -> Result<(), Failure> {
         let mut unblocker = Unblocker::new();
         loop {
             let seen = Progress::look(work).await?;
@@ -103,7 +103,7 @@ impl Inner {
 }
 
 /// The last line of a timeline's history file that is not empty says where it left the timeline before. Few may read it.
-async fn from_history(work: &Work, timeline: Timeline) -> Option<Lsn> {
+async fn from_history(work: &Work<'_>, timeline: Timeline) -> Option<Lsn> {
     let sql = format!("SELECT pg_read_file('pg_wal/{:08X}.history')", timeline.0);
     let row = work.row(&sql, &[]).await.ok()?;
     let text = work.get::<String>(&row, 0).ok()?;

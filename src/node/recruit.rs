@@ -65,7 +65,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub async fn look(work: &Work) -> Result<Progress, Failure> {
+    pub async fn look(work: &Work<'_>) -> Result<Progress, Failure> {
         let sql = format!(
             "SELECT in_recovery,
                     CASE WHEN in_recovery THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END,
@@ -108,7 +108,7 @@ impl Unblocker {
     }
 
     /// To be called with each look.
-    pub async fn see(&mut self, work: &Work, progress: &Progress) -> Result<(), Failure> {
+    pub async fn see(&mut self, work: &Work<'_>, progress: &Progress) -> Result<(), Failure> {
         if progress.is_paused {
             work.row("SELECT pg_wal_replay_resume()", &[]).await?;
         }
@@ -155,7 +155,7 @@ impl Control {
 }
 
 impl Inner {
-    async fn recruit(&self, keeper: &Keeper, work: &Work, epoch: Epoch) -> Result<Answer, Failure> {
+    async fn recruit(&self, keeper: &Keeper, work: &Work<'_>, epoch: Epoch) -> Result<Answer, Failure> {
         let before = Progress::look(work).await?;
         if !before.is_in_recovery {
             return Err(work.refused("it is a primary, which cannot be recruited"));
@@ -194,7 +194,7 @@ impl Inner {
     }
 
     /// Waits until two looks agree that there is no receiver, and that the startup process has gone on in between.
-    async fn unfed(&self, work: &Work, conninfo: &str) -> Result<Lsn, Failure> {
+    async fn unfed(&self, work: &Work<'_>, conninfo: &str) -> Result<Lsn, Failure> {
         let mut unblocker = Unblocker::new();
         let mut first: Option<(Instant, Progress)> = None;
         loop {

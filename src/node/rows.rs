@@ -48,6 +48,8 @@ impl Control {
         let row = work.row("SELECT node FROM pgbaton.epoch WHERE epoch = $1", &[(&number, Type::INT8)]).await?;
         let owner: String = work.get(&row, 0)?;
         if owner != id {
+            // In the middle of a transaction.
+            work.spoil();
             return Err(work.refused(format!(
                 "epoch {epoch} is there already, as that of {owner}: two nodes were written as its primary"
             )));

@@ -53,7 +53,7 @@ impl Control {
     }
 }
 
-async fn ask(work: &Work, xids: &[u64]) -> Result<Vec<(u64, XactStatus)>, Failure> {
+async fn ask(work: &Work<'_>, xids: &[u64]) -> Result<Vec<(u64, XactStatus)>, Failure> {
     let texts: Vec<String> = xids.iter().map(u64::to_string).collect();
     let rows = work.rows(STATUS, &[(&texts, Type::TEXT_ARRAY)]).await?;
     if rows.len() != xids.len() {
@@ -76,7 +76,7 @@ async fn ask(work: &Work, xids: &[u64]) -> Result<Vec<(u64, XactStatus)>, Failur
 
 /// Waits until nothing is left to be replayed, by positive signs: everything received is replayed, or the startup process
 /// waits for more. (The primary may have died in the middle of a record, of which the first part was received.)
-async fn replay_all(work: &Work) -> Result<Lsn, Failure> {
+async fn replay_all(work: &Work<'_>) -> Result<Lsn, Failure> {
     let mut unblocker = Unblocker::new();
     let mut idle: Option<(Instant, Progress)> = None;
     loop {

@@ -6,6 +6,7 @@
 use tokio_postgres::types::{PgLsn, ToSql, Type};
 
 use super::keeper::{Inner, Keeper, Line};
+use super::work::Work;
 use super::{Control, NodeError};
 use crate::types::{Lsn, NodeId};
 
@@ -38,8 +39,11 @@ pub(super) fn slot_name(node: &NodeId) -> String {
 impl Control {
     /// Sees to the slots of these peers, who are that far, on one node. To be called every few seconds. A right that is
     /// missing is complained of once in the log, as replication works without slots too.
+    ///
+    /// As it comes by so often, it also sees to it that a connection lies ready for the work of a failover.
     pub async fn keep_slots(&self, node: &NodeId, is_primary: bool, peers: &[(NodeId, Lsn)]) {
         let Ok(keeper) = self.inner.keeper(node) else { return };
+        drop(Work::begin(&self.inner, keeper, self.inner.config.probe_timeout).await);
         if let Err(error) = self.inner.keep_slots(keeper, is_primary, peers).await {
             let is_refused = matches!(error, NodeError::Refused { .. });
             if is_refused && keeper.is_news(&format!("slots: {error}")) {

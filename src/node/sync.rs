@@ -53,7 +53,7 @@ impl Control {
 }
 
 impl Inner {
-    async fn set_sync(&self, keeper: &Keeper, work: &Work, names: &SyncNames) -> Result<Answer, Failure> {
+    async fn set_sync(&self, keeper: &Keeper, work: &Work<'_>, names: &SyncNames) -> Result<Answer, Failure> {
         let row = work
             .row(
                 "SELECT pg_is_in_recovery(),
@@ -85,7 +85,7 @@ impl Inner {
     }
 }
 
-async fn put(work: &Work, text: &str) -> Result<(), Failure> {
+async fn put(work: &Work<'_>, text: &str) -> Result<(), Failure> {
     work.put(&[("synchronous_standby_names", Value::To(text.into()))]).await
 }
 
@@ -95,7 +95,7 @@ fn ranked(names: &SyncNames) -> String {
 }
 
 /// Waits until each WAL sender has the rank that it must have, which is 0 for one that is no voter.
-async fn in_force(work: &Work, names: &SyncNames, is_voters: impl Fn(i32) -> bool) -> Result<(), Failure> {
+async fn in_force(work: &Work<'_>, names: &SyncNames, is_voters: impl Fn(i32) -> bool) -> Result<(), Failure> {
     loop {
         let mut unmet: BTreeMap<String, &str> = BTreeMap::new();
         for row in &work.rows(SENDERS, &[]).await? {
@@ -124,7 +124,7 @@ async fn in_force(work: &Work, names: &SyncNames, is_voters: impl Fn(i32) -> boo
 
 /// Commits, and sees that the voters had it when the commit ended. Should sessions not know yet that they have to wait, the
 /// look that comes right behind the commit would be faster than the voters.
-pub(super) async fn barrier(work: &Work, names: &SyncNames) -> Result<(), Failure> {
+pub(super) async fn barrier(work: &Work<'_>, names: &SyncNames) -> Result<(), Failure> {
     if names.voters.is_empty() || names.k == 0 {
         return committed(work, BARRIER).await.map(drop);
     }
@@ -146,7 +146,7 @@ pub(super) async fn barrier(work: &Work, names: &SyncNames) -> Result<(), Failur
 
 /// Runs a statement whose one value is the position of the log it wrote, and waits for its acknowledgement by the voters in
 /// force.
-pub(super) async fn committed(work: &Work, statement: &str) -> Result<String, Failure> {
+pub(super) async fn committed(work: &Work<'_>, statement: &str) -> Result<String, Failure> {
     work.was_warned();
     work.run("BEGIN READ WRITE; SET LOCAL synchronous_commit = on").await?;
     let row = work.row(statement, &[]).await?;
@@ -159,7 +159,7 @@ pub(super) async fn committed(work: &Work, statement: &str) -> Result<String, Fa
     Ok(at)
 }
 
-fn unacknowledged(work: &Work, failure: Failure, voters: &[&str]) -> Failure {
+fn unacknowledged(work: &Work<'_>, failure: Failure, voters: &[&str]) -> Failure {
     match work.is_late() {
         true => work.late(format!("a commit was not acknowledged in time by {}", voters.join(", "))),
         false => failure,

@@ -1,12 +1,13 @@
 //! A connection of its own for one piece of work on a node, with one deadline for all of it.
 //!
-//! Nothing else waits behind it, and when it is dropped it is closed, whatever still hangs on it. Here is also how settings
-//! are changed: written with ALTER SYSTEM, reloaded, and seen in force.
+//! Nothing else waits behind it. When it is dropped it is put aside for the next piece of work there, as opening one costs
+//! more than most of what is done over it; or it is closed, if anything still hangs on it. Here is also how settings are
+//! changed: written with ALTER SYSTEM, reloaded, and seen in force.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
 
@@ -19,6 +20,9 @@ use crate::types::{Lsn, NodeId};
 
 /// Between two looks at something that takes milliseconds.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
+/// A connection that was put aside has to answer at once, else a new one is opened.
+const STALE_LIMIT: Duration = Duration::from_millis(200);
 
 /// A reload reaches every process of a healthy server within milliseconds.
 const RELOAD_LIMIT: Duration = Duration::from_secs(3);
@@ -34,11 +38,15 @@ const MAY_ALTER: &str =
 
 const IS_SUPERUSER: &str = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
 
-pub(super) struct Work {
+pub(super) struct Work<'a> {
+    keeper: &'a Keeper,
     node: NodeId,
-    link: Link,
+    /// Always there until this is dropped.
+    link: Option<Link>,
     limit: Duration,
     deadline: Instant,
+    /// Something is under way on it, or went wrong: it cannot serve anybody else.
+    is_spoiled: AtomicBool,
 }
 
 /// What a setting shall be.
@@ -56,9 +64,13 @@ struct Setting {
     file: String,
 }
 
-impl Drop for Work {
+impl Drop for Work<'_> {
     fn drop(&mut self) {
-        self.link.end();
+        let Some(link) = self.link.take() else { return };
+        match self.is_spoiled.load(Ordering::SeqCst) {
+            true => link.end(),
+            false => self.keeper.put_aside(link),
+        }
     }
 }
 
@@ -66,13 +78,36 @@ pub(super) fn refused(node: &NodeId, reason: impl std::fmt::Display) -> Failure 
     Failure { kind: FailureKind::Refused, reason: format!("node {node}: {reason}") }
 }
 
-impl Work {
-    pub async fn begin(inner: &Inner, keeper: &Keeper, limit: Duration) -> Result<Work, Failure> {
+impl<'a> Work<'a> {
+    pub async fn begin(inner: &Inner, keeper: &'a Keeper, limit: Duration) -> Result<Work<'a>, Failure> {
         let deadline = Instant::now() + limit;
+        if let Some(link) = keeper.take_aside() {
+            let work = Work::over(keeper, link, limit, deadline);
+            // The host may have vanished under it, which nobody would have noticed.
+            if matches!(timeout(STALE_LIMIT, work.rows("SELECT", &[])).await, Ok(Ok(_))) {
+                return Ok(work);
+            }
+        }
         // A server that does not let us in by then is not there, however long the work itself may take.
         let opening = inner.config.probe_timeout.max(super::ROLE_DEADLINE).min(limit);
         let link = inner.connect(keeper, &inner.config.database, PLAIN, opening).await?;
-        Ok(Work { node: keeper.address.id.clone(), link, limit, deadline })
+        Ok(Work::over(keeper, link, limit, deadline))
+    }
+
+    fn over(keeper: &'a Keeper, link: Link, limit: Duration, deadline: Instant) -> Work<'a> {
+        let node = keeper.address.id.clone();
+        link.warned.store(false, Ordering::SeqCst);
+        Work { keeper, node, link: Some(link), limit, deadline, is_spoiled: AtomicBool::new(false) }
+    }
+
+    fn link(&self) -> &Link {
+        // Only `drop` takes it.
+        self.link.as_ref().unwrap()
+    }
+
+    /// It is closed when it is dropped, for what is left on it.
+    pub fn spoil(&self) {
+        self.is_spoiled.store(true, Ordering::SeqCst);
     }
 
     pub fn node(&self) -> &NodeId {
@@ -93,24 +128,29 @@ impl Work {
     }
 
     pub fn major_version(&self) -> u32 {
-        self.link.major_version
+        self.link().major_version
     }
 
     /// Whether the server has warned since this was last asked.
     pub fn was_warned(&self) -> bool {
-        self.link.warned.swap(false, Ordering::SeqCst)
+        self.link().warned.swap(false, Ordering::SeqCst)
     }
 
     async fn within<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+        // Until the answer is there: whoever waits for it may be stopped.
+        let was_spoiled = self.is_spoiled.swap(true, Ordering::SeqCst);
         match timeout_at(self.deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                self.is_spoiled.store(was_spoiled, Ordering::SeqCst);
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(refusal(&self.node, &error).into()),
             Err(_) => Err(NodeError::Timeout { node: self.node.clone(), after: self.limit }.into()),
         }
     }
 
     pub async fn rows(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Failure> {
-        self.within(self.link.client.query_typed(sql, parameters)).await
+        self.within(self.link().client.query_typed(sql, parameters)).await
     }
 
     pub async fn row(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, Failure> {
@@ -120,7 +160,7 @@ impl Work {
 
     /// One statement, or several that make one transaction.
     pub async fn run(&self, sql: &str) -> Result<(), Failure> {
-        self.within(self.link.client.batch_execute(sql)).await
+        self.within(self.link().client.batch_execute(sql)).await
     }
 
     pub fn get<'r, T: FromSql<'r>>(&self, row: &'r Row, column: usize) -> Result<T, Failure> {
