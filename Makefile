@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 # and without the minutes that link-time optimisation takes.
 export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
-.PHONY: help demo test lint drivers conformance bench fuzz release
+.PHONY: help demo test failover lint drivers conformance bench fuzz release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ test: ## everything that has to pass: lint, cargo test, drivers, conformance
 	$(CARGO) test
 	@$(MAKE) --no-print-directory drivers
 	@$(MAKE) --no-print-directory conformance
+
+failover: ## every fault on real servers, under load, and the table of what came of it (PGBATON_FAILOVER_RUNS=n: medians)
+	@./setup.sh test
+	$(CARGO) test --test failover -- --include-ignored
+	@cat target/tmp/failover.md
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check

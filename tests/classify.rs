@@ -249,11 +249,10 @@ struct Ports {
 fn play_one<'a>(theme: usize, case: &'a Case, protocol: Protocol, ports: &Ports, settle: &mut Settle) -> Played<'a> {
     let first_marker = next_markers(case.steps.len());
     let login = |port, database: &str| Login {
-        port,
         user: case.user.clone().unwrap_or_else(|| USER.into()),
-        password: PASSWORD.into(),
         database: database.into(),
         parameters: case.login.clone(),
+        ..Login::to(port)
     };
     let mut play = |kind, login| {
         // What cases before this one wrote is on the replicas, so that its reads may go there.

@@ -9,7 +9,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
-use nodes::{Crowd, Ledger, Standby, mark, reads, rebuild, until_reads, until_replicas_serve, watched_cluster};
+use nodes::{Crowd, Ledger, Standby, mark, reads, until_reads, until_replicas_serve, watched_cluster};
 use pgbaton::demo::{Cluster, Shutdown};
 use support::{DEADLINE, Proxy, wait_until};
 use wire::{Batch, Login, Wire};
@@ -149,7 +149,7 @@ fn a_replica_is_made_anew_while_clients_read_and_sessions_from_before_get_to_use
     write(&mut client, 5);
     client.run("SET timezone = 'Asia/Tokyo'");
     client.batch(std::mem::take(&mut prepared)).ok();
-    rebuild(&cluster, "n2");
+    cluster.rebuild("n2").unwrap();
     wait_until(DEADLINE, "the crowd reads at the new replica", || ledger.count(&crowd.mark).of("n2") > 50);
     wait_until(DEADLINE, "the session from before reads there too", || {
         let mark = mark("before");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::process::{Cancel, RunAs, Runner};
 use super::sweeper::Sweeper;
-use super::{ClusterError, DATABASE, Node, PASSWORD, PgBin, Shutdown, USER};
+use super::{ClusterError, DATABASE, Node, PASSWORD, PgBin, Place, Shutdown, USER};
 use crate::migrate::ROLES;
 
 /// The role that pgbaton looks after the nodes with.
@@ -30,6 +30,8 @@ pub struct ClusterOptions {
     pub durable: bool,
     /// More settings for `postgresql.conf`, of every node.
     pub settings: Vec<(String, String)>,
+    /// The network of each node in order; those beyond it listen on this machine's loopback address.
+    pub places: Vec<Place>,
     /// Ends the start early, with everything cleaned up.
     pub cancel: Cancel,
 }
@@ -42,6 +44,7 @@ impl Default for ClusterOptions {
             keep: false,
             durable: true,
             settings: Vec::new(),
+            places: Vec::new(),
             cancel: Cancel::default(),
         }
     }
@@ -150,7 +153,8 @@ impl Cluster {
         std::fs::create_dir(&log)
             .map_err(|source| ClusterError::Io { what: format!("cannot make directory {}", log.display()), source })?;
         let nodes = (1..=options.replicas + 1).map(|number| {
-            Node::new(format!("n{number}"), &self.directory, Arc::clone(&self.bin), Arc::clone(&self.runner))
+            let place = options.places.get(number - 1).cloned();
+            Node::new(format!("n{number}"), place, &self.directory, Arc::clone(&self.bin), Arc::clone(&self.runner))
         });
         self.nodes = nodes.collect();
         let Some((primary, replicas)) = self.nodes.split_first() else { return Ok(()) };
@@ -200,6 +204,9 @@ impl Cluster {
             other => other?,
         }
         let _ = std::fs::remove_file(&password_file);
+        if !options.places.is_empty() {
+            primary.let_neighbours_in()?;
+        }
         primary.append_settings(&self.settings(options))
     }
 
@@ -208,7 +215,7 @@ impl Cluster {
     fn settings(&self, options: &ClusterOptions) -> Vec<(String, String)> {
         let socket_directory = self.directory.join("run").display().to_string();
         let mut settings = vec![
-            ("listen_addresses", "127.0.0.1"),
+            ("listen_addresses", if options.places.is_empty() { "127.0.0.1" } else { "*" }),
             ("unix_socket_directories", &socket_directory),
             ("shared_buffers", "32MB"),
             ("max_wal_size", "256MB"),
@@ -241,8 +248,37 @@ impl Cluster {
         )
     }
 
+    /// Makes a node anew as a replica of the primary, as an operator would, and starts it where it was. Returns when it
+    /// accepts connections.
+    pub fn rebuild(&self, id: &str) -> Result<(), ClusterError> {
+        let (Some(primary), Some(replica)) = (self.primary(), self.node(id)) else {
+            return Err(ClusterError::NotStreaming(format!("no primary to copy, or no node {id}")));
+        };
+        replica.stop(Shutdown::Immediate);
+        let data = &replica.data;
+        std::fs::remove_dir_all(data)
+            .map_err(|source| ClusterError::Io { what: format!("cannot remove {}", data.display()), source })?;
+        primary.sql(&format!(
+            "SELECT pg_create_physical_replication_slot('{id}', true)
+             WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{id}')"
+        ))?;
+        // Its last connection may not have ended yet.
+        self.wait_until(
+            || Ok(primary.sql(&format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{id}'"))? == "f"),
+            || format!("the slot of {id} stays in use"),
+        )?;
+        self.copy_primary(primary, replica)?;
+        replica.append_settings(&[("port".into(), replica.port().to_string())])?;
+        replica.start()
+    }
+
     fn clone_primary(&self, primary: &Node, replica: &Node) -> Result<(), ClusterError> {
-        let mut command = self.runner.command(&self.bin.program("pg_basebackup"));
+        self.copy_primary(primary, replica)?;
+        replica.start_on_a_free_port()
+    }
+
+    fn copy_primary(&self, primary: &Node, replica: &Node) -> Result<(), ClusterError> {
+        let mut command = self.runner.command_at(replica.place.as_ref(), &self.bin.program("pg_basebackup"));
         command.arg("-D").arg(&replica.data).arg("-d").arg(format!(
             "host={} port={} user={REPLICATION_USER} password={} application_name={}",
             primary.host(),
@@ -251,12 +287,7 @@ impl Cluster {
             replica.id
         ));
         command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-S", &replica.id]);
-        self.runner.run(
-            command,
-            "pg_basebackup",
-            &self.directory.join(format!("log/basebackup-{}.log", replica.id)),
-        )?;
-        replica.start_on_a_free_port()
+        self.runner.run(command, "pg_basebackup", &self.directory.join(format!("log/basebackup-{}.log", replica.id)))
     }
 
     /// Errors count as "not yet": a server that is just starting refuses questions.

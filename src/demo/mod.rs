@@ -19,8 +19,8 @@ use crate::{app, telemetry};
 pub use binaries::PgBin;
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
 pub use node::{Node, Shutdown};
-pub use process::Cancel;
 use process::Runner;
+pub use process::{Cancel, Place};
 
 /// The superuser that a demo's user is.
 pub const USER: &str = "demo";

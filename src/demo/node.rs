@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::process::tail;
-use super::{ClusterError, DATABASE, PASSWORD, PgBin, Runner, USER};
+use super::{ClusterError, DATABASE, PASSWORD, PgBin, Place, Runner, USER};
 
 /// How long a server may take to accept connections; on a busy machine initialisation can take a while.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -47,6 +47,8 @@ impl Shutdown {
 #[derive(Debug)]
 pub struct Node {
     pub id: String,
+    /// `None`: this machine's loopback address.
+    pub(super) place: Option<Place>,
     port: AtomicU16,
     pub(super) data: PathBuf,
     pub(super) log: PathBuf,
@@ -58,8 +60,9 @@ pub struct Node {
 
 impl Node {
     /// For a data directory that does not exist yet; see [`Node::start_on_a_free_port`].
-    pub(super) fn new(id: String, base: &Path, bin: Arc<PgBin>, runner: Arc<Runner>) -> Node {
+    pub(super) fn new(id: String, place: Option<Place>, base: &Path, bin: Arc<PgBin>, runner: Arc<Runner>) -> Node {
         Node {
+            place,
             port: AtomicU16::new(0),
             data: base.join("data").join(&id),
             log: base.join("log").join(format!("{id}.log")),
@@ -71,8 +74,8 @@ impl Node {
         }
     }
 
-    pub fn host(&self) -> &'static str {
-        "127.0.0.1"
+    pub fn host(&self) -> String {
+        self.place.as_ref().map_or_else(|| "127.0.0.1".into(), |place| place.address.to_string())
     }
 
     pub fn port(&self) -> u16 {
@@ -110,7 +113,7 @@ impl Node {
         }
         let log = File::options().create(true).append(true).open(&self.log).map_err(io)?;
         let log_start = log.metadata().map_err(io)?.len();
-        let mut command = self.runner.command(&self.bin.program("postgres"));
+        let mut command = self.runner.command_at(self.place.as_ref(), &self.bin.program("postgres"));
         command.arg("-D").arg(&self.data).stdout(log.try_clone().map_err(io)?).stderr(log);
         let child = postmaster.insert(command.spawn().map_err(io)?);
         let deadline = Instant::now() + START_LIMIT;
@@ -214,6 +217,15 @@ impl Node {
         let path = self.data.join(name);
         self.runner.write(&path, contents)?;
         Ok(path)
+    }
+
+    /// Lets in, with a password, whoever is in the same network: the other nodes and the proxy, when each has an address
+    /// of its own.
+    pub(super) fn let_neighbours_in(&self) -> Result<(), ClusterError> {
+        let path = self.data.join("pg_hba.conf");
+        let io = |source| ClusterError::Io { what: format!("cannot change {}", path.display()), source };
+        let rules = "host all,replication all samenet scram-sha-256\n";
+        std::fs::write(&path, std::fs::read_to_string(&path).map_err(io)? + rules).map_err(io)
     }
 
     /// Appends to `postgresql.conf`; later lines win.

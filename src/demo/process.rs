@@ -1,6 +1,7 @@
 //! Running PostgreSQL's programs: as an unprivileged user, in a clean environment, and never longer than wanted.
 
 use std::fs::{File, Permissions};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,16 @@ impl RunAs {
     }
 }
 
+/// A network of its own for a server, so that it can be cut off from the others as another machine can. Only root can
+/// put a program into one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As under `/proc/<pid>/ns/net` or `/run/netns`.
+    pub namespace: PathBuf,
+    /// Where it listens there.
+    pub address: IpAddr,
+}
+
 /// Starts programs for one cluster.
 #[derive(Clone, Debug)]
 pub struct Runner {
@@ -75,16 +86,36 @@ impl Runner {
     /// A command that sees nothing of the caller's PostgreSQL settings, and no Ctrl-C typed at our terminal: we decide
     /// when a server stops.
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = self.bare(Command::new(program));
+        if let Some(RunAs { uid, gid, .. }) = self.run_as {
+            // With a uid given, the standard library also drops root's supplementary groups.
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// The same in another network. The process id is still that of the program.
+    pub fn command_at(&self, place: Option<&Place>, program: &Path) -> Command {
+        let Some(place) = place else { return self.command(program) };
+        let mut command = self.bare(Command::new("nsenter"));
+        command.arg(format!("--net={}", place.namespace.display()));
+        if let Some(RunAs { uid, gid, .. }) = self.run_as {
+            // Not ours to give up: entering needs root.
+            command.args([format!("--setuid={uid}"), format!("--setgid={gid}")]);
+        }
+        command.arg("--").arg(program);
+        command
+    }
+
+    fn bare(&self, mut command: Command) -> Command {
         command.current_dir(&self.working_directory).process_group(0).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("PG")) {
                 command.env_remove(name);
             }
         }
-        if let Some(RunAs { uid, gid, .. }) = self.run_as {
-            // With a uid given, the standard library also drops root's supplementary groups.
-            command.uid(uid).gid(gid).env("HOME", &self.working_directory);
+        if self.run_as.is_some() {
+            command.env("HOME", &self.working_directory);
         }
         command
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pgbaton::demo::{Cluster, Node, PASSWORD, USER};
+use pgbaton::demo::{Cluster, Node};
 
 use crate::support::{self, DEADLINE, ProxySettings, wait_until};
 use crate::wire::{Batch, Login, Rng, Wire, trusting};
@@ -262,37 +262,6 @@ impl Drop for Disturber {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
-}
-
-/// Makes a replica anew from the primary, as an operator would, and starts it at its old port.
-pub fn rebuild(cluster: &Cluster, id: &str) {
-    use std::os::unix::fs::MetadataExt;
-    use std::os::unix::process::CommandExt;
-    let (primary, replica) = (cluster.primary().unwrap(), cluster.node(id).unwrap());
-    replica.stop(pgbaton::demo::Shutdown::Fast);
-    wait_until(DEADLINE, "the replica's slot is free", || {
-        let sql = format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{id}'");
-        primary.sql(&sql).is_ok_and(|answer| answer == "t")
-    });
-    let data = replica.data_directory();
-    // Servers do not run as root, so whoever owns the directory is who has to make it again.
-    let owner = std::fs::metadata(data).unwrap();
-    std::fs::remove_dir_all(data).unwrap();
-    let mut command = std::process::Command::new(cluster.bin().program("pg_basebackup"));
-    command.current_dir(cluster.directory()).arg("-D").arg(data).args(["-R", "-X", "stream", "-c", "fast", "-S", id]);
-    command.arg("-d").arg(format!(
-        "host={} port={} user={USER} password={PASSWORD} application_name={id}",
-        primary.host(),
-        primary.port()
-    ));
-    if rustix::process::geteuid().is_root() {
-        command.uid(owner.uid()).gid(owner.gid());
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
-    let mut settings = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
-    std::io::Write::write_all(&mut settings, format!("port = {}\n", replica.port()).as_bytes()).unwrap();
-    replica.start().unwrap();
 }
 
 /// Clients that read without a rest until they are told to end; whatever went wrong is kept.

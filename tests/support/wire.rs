@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use pgbaton::auth::Secret;
@@ -258,7 +258,7 @@ pub struct Notification {
 /// Who logs in, and where.
 #[derive(Debug, Clone)]
 pub struct Login {
-    pub port: u16,
+    pub address: SocketAddr,
     pub user: String,
     pub password: String,
     pub database: String,
@@ -267,7 +267,17 @@ pub struct Login {
 
 impl Login {
     pub fn to(port: u16) -> Login {
-        Login { port, user: USER.into(), password: PASSWORD.into(), database: DATABASE.into(), parameters: Vec::new() }
+        Login::at(here(port))
+    }
+
+    pub fn at(address: SocketAddr) -> Login {
+        Login {
+            address,
+            user: USER.into(),
+            password: PASSWORD.into(),
+            database: DATABASE.into(),
+            parameters: Vec::new(),
+        }
     }
 
     pub fn user(mut self, user: &str, password: &str) -> Login {
@@ -293,7 +303,7 @@ impl Login {
 
     /// Logs in, or gives what the server said instead.
     pub fn attempt(&self) -> io::Result<Result<Wire, Said>> {
-        let mut wire = Wire::open(self.port)?;
+        let mut wire = Wire::open_at(self.address)?;
         wire.send(&self.packet())?;
         let mut started = None;
         let mut proof = None;
@@ -344,7 +354,7 @@ impl Login {
 /// A connection, logged in or not.
 pub struct Wire {
     stream: TcpStream,
-    port: u16,
+    address: SocketAddr,
     buffer: Vec<u8>,
     at: usize,
     pub pid: u32,
@@ -357,13 +367,17 @@ pub struct Wire {
 impl Wire {
     /// A connection on which nothing was said.
     pub fn open(port: u16) -> io::Result<Wire> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Wire::open_at(here(port))
+    }
+
+    pub fn open_at(address: SocketAddr) -> io::Result<Wire> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Wire {
             stream,
-            port,
+            address,
             buffer: Vec::new(),
             at: 0,
             pid: 0,
@@ -502,7 +516,7 @@ impl Wire {
 
     /// Asks for a cancel on a connection of its own, and waits until that is closed.
     pub fn cancel(&self) -> io::Result<()> {
-        cancel(self.port, self.pid, &self.secret)
+        cancel_at(self.address, self.pid, &self.secret)
     }
 
     /// Closes without a goodbye, so that the other side's next write is answered with a reset.
@@ -540,7 +554,15 @@ impl Wire {
 }
 
 pub fn cancel(port: u16, pid: u32, secret: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    cancel_at(here(port), pid, secret)
+}
+
+fn here(port: u16) -> SocketAddr {
+    (IpAddr::from(Ipv4Addr::LOCALHOST), port).into()
+}
+
+fn cancel_at(address: SocketAddr, pid: u32, secret: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut packet = (12 + secret.len() as u32).to_be_bytes().to_vec();
     packet.extend_from_slice(&(1234u32 << 16 | 5678).to_be_bytes());
