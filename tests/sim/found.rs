@@ -1,0 +1,1 @@
+//! Bugs of the brain that a seed has found.

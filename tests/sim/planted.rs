@@ -1,0 +1,1 @@
+//! Bugs planted to be found.
