@@ -65,3 +65,37 @@ fn runs_are_not_idle() {
     assert!(epochs > 100, "{epochs} epochs in 50 runs");
     assert!(acknowledged > 1000, "{acknowledged} commits in 50 runs");
 }
+
+/// For whoever works on the brain: which invariants break how often, with the first seed of each and what was said.
+#[test]
+#[ignore = "a table for people: cargo test --test sim survey -- --ignored --nocapture"]
+fn survey() {
+    let count = setting("PGBATON_SIM_SEEDS").unwrap_or(1000);
+    let first = setting("PGBATON_SIM_FIRST").unwrap_or(0);
+    let began = std::time::Instant::now();
+    let broken = std::sync::Mutex::new(std::collections::BTreeMap::<String, (u64, u64, String)>::new());
+    let totals = std::sync::Mutex::new([0u64; 3]);
+    run::first_that(first..first + count, |seed| {
+        let outcome = run(seed, None, false);
+        let mut totals = totals.lock().unwrap();
+        totals[0] += outcome.epochs;
+        totals[1] += outcome.acknowledged;
+        totals[2] += outcome.lasted;
+        if let Some(verdict) = outcome.verdict {
+            let words = verdict.reason.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+            let key = format!("{}: {}", verdict.invariant, words.take(6).collect::<Vec<_>>().join(" "));
+            let mut broken = broken.lock().unwrap();
+            let entry = broken.entry(key).or_insert((0, seed, verdict.reason.clone()));
+            entry.0 += 1;
+            if seed < entry.1 {
+                (entry.1, entry.2) = (seed, verdict.reason);
+            }
+        }
+        false
+    });
+    for (key, (times, seed, reason)) in broken.into_inner().unwrap() {
+        println!("{times:>6}  seed {seed:<7} {key}\n          {reason}");
+    }
+    let [epochs, acknowledged, lasted] = totals.into_inner().unwrap();
+    println!("{count} seeds, {epochs} epochs, {acknowledged} commits, {} virtual s, {:?}", lasted / 1000, began.elapsed());
+}

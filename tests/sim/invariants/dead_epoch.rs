@@ -1,6 +1,7 @@
 //! Nothing is acknowledged under an epoch that is over.
 //!
-//! An epoch is over when the first node is touched for the next. What a server of it says afterwards may be about a commit that
+//! An epoch is over when the first node is touched for the next, and nothing is passed on while the data plane is closed (it
+//! may be opened again for the same epoch, if the next one was never stored). What a server of it says afterwards may be about a commit that
 //! nobody will find again: the standby that acknowledged it was perhaps not recruited, and the connection that says so is
 //! perhaps a zombie's.
 
@@ -10,8 +11,9 @@ use super::{Fact, Invariant, View};
 
 #[derive(Default)]
 pub struct DeadEpoch {
-    /// The newest epoch that a node was touched for, or that the data plane was told of.
+    /// The newest epoch that a node was touched for, or that took writes.
     newest: u64,
+    is_open: bool,
 }
 
 impl Invariant for DeadEpoch {
@@ -21,13 +23,18 @@ impl Invariant for DeadEpoch {
 
     fn hear(&mut self, fact: &Fact<'_>, _view: &View<'_>) -> Result<(), String> {
         match fact {
-            Fact::Acting(
-                Action::Do { epoch, .. } | Action::Publish(Lead::Closed { epoch, .. } | Lead::Open { epoch, .. }),
-            ) => {
+            Fact::Booted => self.is_open = false,
+            Fact::Acting(Action::Do { epoch, .. }) => self.newest = self.newest.max(epoch.0),
+            Fact::Acting(Action::Publish(Lead::Closed { .. })) => self.is_open = false,
+            Fact::Acting(Action::Publish(Lead::Open { epoch, .. })) => {
                 self.newest = self.newest.max(epoch.0);
+                self.is_open = true;
             }
             Fact::Acknowledged { epoch, id } if *epoch < self.newest => {
                 return Err(format!("commit {id} of epoch {epoch} is acknowledged in epoch {}", self.newest));
+            }
+            Fact::Acknowledged { epoch, id } if !self.is_open => {
+                return Err(format!("commit {id} of epoch {epoch} is acknowledged while nobody takes writes"));
             }
             _ => {}
         }

@@ -4,7 +4,7 @@
 //! have, it could be lost; so each change of voters has an order, the store first or PostgreSQL first, and each WAL sender
 //! counts, as each reads its configuration when it gets round to it.
 
-use pgbaton::cluster::{Phase, covers};
+use pgbaton::cluster::{Phase, Record, covers};
 
 use super::{Fact, Invariant, View};
 use crate::node::index;
@@ -23,7 +23,13 @@ impl Invariant for Voters {
         {
             return Ok(());
         }
-        let Some(record) = view.record.filter(|record| record.phase != Phase::Promoting) else { return Ok(()) };
+        // While it is being promoted, and after it failed to become one, a node acknowledges nothing to clients.
+        let has_acknowledged = |record: &&Record| match record.phase {
+            Phase::Recruiting => record.written.next() == record.epoch,
+            Phase::Promoting => false,
+            Phase::Stable => true,
+        };
+        let Some(record) = view.record.filter(has_acknowledged) else { return Ok(()) };
         let primary = index(&record.primary);
         if let Fact::NamesApplied { node } = fact
             && *node != primary
