@@ -6,10 +6,28 @@
 
 pub mod action;
 pub mod brain;
+pub mod diagram;
 pub mod event;
 pub mod policy;
 pub mod record;
 pub mod sync;
+
+mod adopt;
+mod candidate;
+mod commands;
+mod detect;
+mod jobs;
+mod mode;
+mod nodes;
+mod picture;
+mod promote;
+mod recruit;
+mod returning;
+mod store;
+#[cfg(test)]
+mod tests;
+mod voters;
+mod watch;
 
 pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture};
 pub use brain::Brain;

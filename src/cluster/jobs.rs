@@ -1,0 +1,97 @@
+//! The jobs under way, each with its deadline, and when what failed may be tried again.
+
+use super::brain::after;
+use super::{Action, Answer, Brain, Failure, FailureKind, Job, JobId};
+use crate::types::{Epoch, Millis, NodeId};
+
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub job: Job,
+    pub epoch: Epoch,
+    pub deadline: Millis,
+}
+
+/// What is tried again, but not at once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Retry {
+    Recruit(NodeId),
+    Follow(NodeId),
+    Fence(NodeId),
+    SetSync,
+    WriteEpoch,
+    Promote,
+}
+
+impl Brain {
+    pub(super) fn start(&mut self, job: Job) {
+        let Some(epoch) = self.record.as_ref().map(|record| record.epoch) else { return };
+        self.last_job += 1;
+        let id = JobId(self.last_job);
+        let deadline = after(self.now, self.policy.job_limit.0);
+        self.jobs.insert(id, Running { job: job.clone(), epoch, deadline });
+        self.out.push(Action::Do { id, epoch, job });
+    }
+
+    pub(super) fn is_running(&self, is_it: impl Fn(&Job) -> bool) -> bool {
+        self.jobs.values().any(|running| is_it(&running.job))
+    }
+
+    pub(super) fn forget_jobs(&mut self) {
+        self.forget(|_| true);
+    }
+
+    pub(super) fn forget(&mut self, is_it: impl Fn(&Job) -> bool) {
+        let ids: Vec<JobId> = self.jobs.iter().filter(|(_, it)| is_it(&it.job)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.jobs.remove(&id);
+            self.out.push(Action::Forget(id));
+        }
+    }
+
+    /// The driver should have answered; if it has not, the outcome is unknown.
+    pub(super) fn expire_jobs(&mut self) {
+        let late: Vec<JobId> =
+            self.jobs.iter().filter(|(_, running)| running.deadline <= self.now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.out.push(Action::Forget(id));
+            let reason = format!("no answer within {} ms", self.policy.job_limit.0);
+            self.done(id, Err(Failure { kind: FailureKind::Unreachable, reason }));
+        }
+        for at in self.jobs.values().map(|running| running.deadline).collect::<Vec<_>>() {
+            self.wake_at(at);
+        }
+    }
+
+    pub(super) fn may_try(&mut self, what: &Retry) -> bool {
+        match self.not_before.get(what).copied() {
+            Some(at) => self.is_due(at),
+            None => true,
+        }
+    }
+
+    pub(super) fn not_before(&mut self, what: Retry, wait_ms: u64) {
+        self.not_before.insert(what, after(self.now, wait_ms));
+    }
+
+    /// An answer to a job of an epoch that has passed, or that was forgotten, says nothing any more.
+    pub(super) fn done(&mut self, id: JobId, result: Result<Answer, Failure>) {
+        let Some(Running { job, epoch, .. }) = self.jobs.remove(&id) else { return };
+        if self.record.as_ref().is_none_or(|record| record.epoch != epoch) {
+            return;
+        }
+        match job {
+            Job::Recruit { node } => self.recruited(node, result),
+            Job::Settle { node } => self.settled(&node, result),
+            Job::Promote { node, sync } => self.promoted(&node, sync, result),
+            Job::SetSync { node, sync } => self.sync_set(&node, sync, result),
+            Job::WriteEpoch { node, .. } => self.epoch_written(&node, result),
+            Job::Follow { node, primary } => self.follows(node, primary, result),
+            Job::Fence { node } => self.fenced(&node, result),
+            Job::Checkpoint { node } => {
+                if let Err(failure) = result {
+                    self.say(true, format!("no checkpoint on {node}: {}", failure.reason));
+                }
+            }
+        }
+    }
+}
