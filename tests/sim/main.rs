@@ -97,5 +97,9 @@ fn survey() {
         println!("{times:>6}  seed {seed:<7} {key}\n          {reason}");
     }
     let [epochs, acknowledged, lasted] = totals.into_inner().unwrap();
-    println!("{count} seeds, {epochs} epochs, {acknowledged} commits, {} virtual s, {:?}", lasted / 1000, began.elapsed());
+    println!(
+        "{count} seeds, {epochs} epochs, {acknowledged} commits, {} virtual s, {:?}",
+        lasted / 1000,
+        began.elapsed()
+    );
 }

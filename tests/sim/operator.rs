@@ -83,13 +83,9 @@ impl World {
         let needs_rewind = server.life == Life::Running
             && !server.is_frozen
             && !server.is_promoting
-            && if server.in_recovery {
-                // It was told whom to follow, and cannot.
-                server.conninfo == Some(primary)
-                    && (server.diverged_at.is_some() || server.wal.common(&leader.wal) < server.wal.len())
-            } else {
-                true
-            };
+            && (!server.in_recovery
+                || server.diverged_at.is_some()
+                || server.wal.common(&leader.wal) < server.wal.len());
         if !needs_rewind {
             self.nodes[node].astray_since = None;
             return;
@@ -145,6 +141,22 @@ impl World {
         self.after(150, Due::Look);
     }
 
+    /// Whether it receives from the primary; where nobody votes, by way of another is as good.
+    fn leads_to(&self, node: usize, primary: usize) -> bool {
+        let mut at = node;
+        for _ in 0..self.nodes.len() {
+            let Some(receiver) = &self.nodes[at].receiver else { return false };
+            if receiver.upstream == primary {
+                return true;
+            }
+            if self.policy.durability == Durability::Quorum {
+                return false;
+            }
+            at = receiver.upstream;
+        }
+        false
+    }
+
     fn is_well(&mut self) -> Result<(), String> {
         let Some(primary) = self.settled_primary() else { return Err("no primary serves".into()) };
         let now = self.now;
@@ -155,7 +167,7 @@ impl World {
             if !server.is_up() || !server.in_recovery {
                 return Err(format!("{id} is not a running standby"));
             }
-            if server.receiver.as_ref().is_none_or(|receiver| receiver.upstream != primary) {
+            if !self.leads_to(node, primary) {
                 return Err(format!("{id} does not receive from the primary"));
             }
             if server.diverged_at.is_some() || server.replayed + 10 < self.nodes[primary].flushed {

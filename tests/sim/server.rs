@@ -58,7 +58,7 @@ impl World {
                 }
                 return self.commit(to, Payload::Commit(*id), false, request);
             }
-            What::Recruit(_) | What::IsRecruited | What::IsSettled | What::Follow(_) if !node.in_recovery => primary,
+            What::Recruit(_) | What::IsRecruited | What::Follow(_) if !node.in_recovery => primary,
             What::Recruit(epoch) => {
                 let incarnation = node.incarnation;
                 self.nodes[to].recruited_for = Some(*epoch);
@@ -75,11 +75,16 @@ impl World {
                 if node.receiver.is_some()
                     || (!node.has_streamed && node.diverged_at.is_none() && node.replayed < node.wal.len()) =>
             {
+                self.nodes[to].is_replay_paused = false;
                 Reply::NotYet
             }
             What::IsRecruited if node.conninfo.is_some() => Reply::No("it was told to follow"),
             What::IsRecruited => position(node.newest_row().map(|epoch| epoch.0)),
-            What::IsSettled if node.replayed < node.wal.len() => Reply::NotYet,
+            // What keeps it from replaying is ended.
+            What::IsSettled if node.in_recovery && node.replayed < node.wal.len() => {
+                self.nodes[to].is_replay_paused = false;
+                Reply::NotYet
+            }
             What::IsSettled => position(node.newest_row().map(|epoch| epoch.0)),
             What::Names(sync) => {
                 self.nodes[to].names = Names::Sync(sync.clone());
