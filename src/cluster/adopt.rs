@@ -22,12 +22,21 @@ impl Brain {
             .iter()
             .filter_map(|(node, known)| Some((node.clone(), known.answered_since(adopting.since)?.clone())))
             .collect();
+        let last = |its: &Observation| {
+            let known = seen.iter().filter(|(_, other)| other.system_identifier == its.system_identifier);
+            known.filter_map(|(_, other)| other.last_epoch).max().unwrap_or(Epoch(0))
+        };
         let mut primaries = seen.iter().filter(|(_, seen)| !seen.is_in_recovery);
         let reason = match (primaries.next(), primaries.next()) {
+            (Some((node, its)), None) if its.is_fenced => {
+                format!("{node} was fenced, as a primary of the past; the one after it has to be there")
+            }
+            (Some((node, its)), None) if its.last_epoch.is_some_and(|known| known < last(its)) => {
+                format!("{node} is a primary, but does not know epoch {}, which a standby does", last(its))
+            }
             (Some((node, its)), None) => {
-                let known = seen.iter().filter(|(_, other)| other.system_identifier == its.system_identifier);
-                let last = known.filter_map(|(_, other)| other.last_epoch).max().unwrap_or(Epoch(0));
-                return self.adopt_primary(node, its, last.max(adopting.floor));
+                let last = last(its).max(adopting.floor);
+                return self.adopt_primary(node, its, last);
             }
             (Some(_), Some(_)) => {
                 let all: Vec<String> = seen

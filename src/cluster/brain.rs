@@ -27,6 +27,7 @@ pub struct Brain {
     pub(super) now: Millis,
     /// What the calendar says at `Millis(0)`.
     pub(super) unix_ms_at_zero: u64,
+    pub(super) loaded_at: Millis,
     pub(super) mode: Mode,
     /// What the store holds, as far as it has confirmed.
     pub(super) record: Option<Record>,
@@ -80,6 +81,7 @@ impl Brain {
             policy,
             now: Millis(0),
             unix_ms_at_zero: 0,
+            loaded_at: Millis(0),
             mode: Mode::Unloaded,
             record: None,
             pending: None,
@@ -160,6 +162,7 @@ impl Brain {
             return;
         }
         self.unix_ms_at_zero = unix_ms_at_zero;
+        self.loaded_at = self.now;
         let Some(record) = record else {
             let mode = Adopting { since: self.now, floor: Epoch(0), reason: "looking for the primary".into() };
             self.close(Epoch(1), "no node has been seen to be the primary yet".into());
@@ -252,6 +255,9 @@ impl Brain {
             record.epoch,
             last.next()
         );
+        if let Some(order) = self.order() {
+            self.out.push(Action::Answer { id: order.id, result: Err(reason.clone()) });
+        }
         self.forget_jobs();
         self.close(last, reason.clone());
         self.enter(Mode::Frozen { epoch: last, reason: reason.clone() }, reason);

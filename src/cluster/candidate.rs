@@ -20,6 +20,8 @@ pub(super) struct Recruit {
     pub last_epoch: Option<Epoch>,
     /// All of it is replayed, so that `last_epoch` is the last there is.
     pub is_settled: bool,
+    /// It was seen to receive from the primary of before on its timeline, so it is of the same history, if perhaps behind.
+    pub has_streamed: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,13 +63,18 @@ impl Ground<'_> {
         match recruit.last_epoch {
             Some(last) if last > record.epoch => Err(format!("knows epoch {last}, which the record does not")),
             // Before everything is replayed the row may still be on its way.
-            Some(last) if last < record.written && recruit.is_settled => Err(format!(
+            // Then the row says whether it is of this history: in quorum durability whoever has everything has the row.
+            Some(last) if last < record.written && recruit.is_settled && !self.may_lack_row(recruit) => Err(format!(
                 "knows no epoch after {last}, though {} was written: its timeline is another's of the same number, \
                  or it lacks the beginning of this one",
                 record.written
             )),
             _ => Ok(()),
         }
+    }
+
+    fn may_lack_row(&self, recruit: &Recruit) -> bool {
+        recruit.has_streamed && self.record.durability == Durability::Async
     }
 
     fn is_eligible(&self, node: &NodeId) -> Result<(), String> {

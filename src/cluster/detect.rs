@@ -80,7 +80,7 @@ impl Brain {
         if let Some(wait) = self.wait_for_standbys(primary, trouble.since, reached, is_soft) {
             return Health::Doubtful(wait);
         }
-        let cause = format!("{primary} is down: {} ({} probes missed)", trouble.text, trouble.misses);
+        let cause = format!("{primary} is down: {} ({} probes missed)", trouble.text, self.policy.misses);
         self.unless_flapping(Health::Down { cause, is_soft, since: trouble.since })
     }
 
@@ -126,19 +126,22 @@ impl Brain {
     fn health_of_answer(&mut self, primary: &NodeId, known: &Known) -> Health {
         let (Some(seen), Some(record)) = (known.answers(), &self.record) else { return Health::Fine };
         let Mode::Stable(stable) = &self.mode else { return Health::Fine };
-        if seen.is_in_recovery {
+        let is_older = seen.timeline < record.timeline || seen.last_epoch.is_some_and(|last| last < record.written);
+        if seen.is_in_recovery || is_older || seen.is_fenced {
+            let at = known.seen.as_ref().map(|seen| seen.at).unwrap_or_default();
             let from = self.led_since.map(|since| after(since, self.policy.probe_timeout.0));
-            if known.seen.as_ref().map(|seen| seen.at) < from {
+            if Some(at) < from {
                 self.probe_at(primary, after(known.looked.unwrap_or(self.now), REFUSED_AGAIN_MS));
                 return Health::Doubtful(format!("{primary} has not been seen since it was promoted"));
             }
-            return Health::Demoted;
-        }
-        if seen.timeline < record.timeline {
-            return Health::Doubtful(format!(
-                "{primary} is on timeline {}, but epoch {} is on {}: its data are older than the record",
-                seen.timeline.0, record.epoch, record.timeline.0
-            ));
+            if is_older && !seen.is_in_recovery {
+                let cause = format!("{primary} has data from before epoch {}", record.written);
+                return self.unless_flapping(Health::Down { cause, is_soft: false, since: at });
+            }
+            if seen.is_in_recovery {
+                return Health::Demoted;
+            }
+            return self.unless_flapping(Health::Restarted(format!("{primary} is fenced though it is the primary")));
         }
         if seen.timeline > record.timeline {
             let text = format!("{primary} went on to timeline {} by itself", seen.timeline.0);
@@ -149,7 +152,8 @@ impl Brain {
         }
         match &stable.beats {
             Some((since, times, reason)) if *times >= self.policy.misses => {
-                let cause = format!("{primary} answers, but cannot write: {reason} ({times} heartbeats missed)");
+                let cause =
+                    format!("{primary} answers, but cannot write: {reason} ({} heartbeats missed)", self.policy.misses);
                 self.unless_flapping(Health::Down { cause, is_soft: true, since: *since })
             }
             _ => Health::Fine,

@@ -53,6 +53,8 @@ pub(super) struct Stable {
     pub incarnation: Option<u64>,
     /// Heartbeats that failed in a row: since when, how many, and why the last did.
     pub beats: Option<(Millis, u32, String)>,
+    /// When it was first seen as a standby.
+    pub demoted: Option<Millis>,
     /// Why it is not open.
     pub reason: String,
 }
@@ -141,7 +143,8 @@ pub(super) struct Recruiting {
 impl Recruiting {
     pub fn new(change: Change, is_in_place: bool) -> Recruiting {
         let reason = change.cause.clone();
-        Recruiting { change, began: None, is_in_place, enough: None, failed: BTreeMap::new(), again: None, reason }
+        let again = None;
+        Recruiting { change, began: None, is_in_place, enough: None, failed: BTreeMap::new(), again, reason }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Facts only; what follows from them is decided in `detect`, `voters` and `returning`.
 
 use super::{Observation, Policy, Sight, Symptom};
-use crate::types::{Epoch, Millis, NodeId};
+use crate::types::{Epoch, Millis, NodeId, Timeline};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub unfed_since: Option<Millis>,
     /// Since when the primary does not stream to it, and in how many answers in a row; `None` while it does.
     pub unstreamed: Option<(Millis, u32)>,
+    /// Whom it was last seen to receive from, and on which timeline.
+    pub received_from: Option<(NodeId, Timeline)>,
     /// The last epoch in which it took the order to follow the primary.
     pub followed: Option<Epoch>,
     /// It belongs to another cluster.
@@ -79,6 +81,9 @@ impl Known {
                     true => self.unfed_since.or(Some(now)),
                     false => None,
                 };
+                if let Some(from) = what.receiver.as_ref().and_then(|receiver| receiver.from.clone()) {
+                    self.received_from = Some((from, what.timeline));
+                }
                 self.seen = Some(Sighting { at: now, what: *what });
             }
             Sight::Fails(symptom, text) => self.miss(now, symptom, text, policy),

@@ -76,7 +76,7 @@ impl Brain {
             true => record.voters.clone(),
             false => change.recruits.iter().filter(follows).map(|(node, _)| node.clone()).collect(),
         };
-        SyncNames { k: self.policy.acks.min(voters.len() as u32), voters }
+        self.as_voters(voters)
     }
 
     pub(super) fn promoted(&mut self, node: &NodeId, sync: SyncNames, result: Result<Answer, Failure>) {
@@ -99,7 +99,7 @@ impl Brain {
         self.in_force = [key(&sync)].into();
         self.sync_at = self.now;
         self.led_since = Some(self.now);
-        self.not_before.clear();
+        self.not_before.retain(|what, _| matches!(what, Retry::Fence(_)));
         if record.fork_lsn.is_some() {
             self.highest = Lsn(0);
         }
@@ -224,13 +224,17 @@ impl Brain {
         if let Some(order) = self.order().filter(|order| order.to == record.primary) {
             self.out.push(Action::Answer { id: order.id, result: Err(text) });
         }
-        // It must be seen again before it is believed.
+        // It must be seen again before it is believed, and others come first.
         change.back_from = Millis(self.now.0 + 1);
+        change.unfit.insert(record.primary.clone(), format!("failed while it was promoted: {why}"));
         self.begin(change, false);
     }
 
-    fn order(&self) -> Option<super::mode::Order> {
+    /// What an operator asked for and has not been answered.
+    pub(super) fn order(&self) -> Option<super::mode::Order> {
         match &self.mode {
+            Mode::Recruiting(recruiting) => recruiting.change.order.clone(),
+            Mode::Settling(settling) => settling.change.order.clone(),
             Mode::Promoting(promoting) => promoting.change.order.clone(),
             _ => None,
         }

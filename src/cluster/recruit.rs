@@ -25,7 +25,7 @@ impl Brain {
         let Some(record) = self.record.clone() else { return };
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         let began = *recruiting.began.get_or_insert(now);
-        if recruiting.again.is_some_and(|again| again <= now) {
+        if !recruiting.change.unfit.is_empty() && *recruiting.again.get_or_insert(after(now, AGAIN_MS)) <= now {
             recruiting.again = None;
             recruiting.change.unfit.clear();
         }
@@ -214,11 +214,15 @@ impl Brain {
 
     pub(super) fn recruited(&mut self, node: NodeId, result: Result<Answer, Failure>) {
         let now = self.now;
+        let streamed = self.known(&node).and_then(|known| known.received_from.clone());
+        let of = self.record.as_ref().map(|record| (record.primary.clone(), record.timeline));
+        let has_streamed = streamed.is_some() && streamed == of;
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         match result {
             Ok(Answer::Recruited { system_identifier, timeline, received, last_epoch }) => {
                 recruiting.failed.remove(&node);
-                let recruit = Recruit { system_identifier, timeline, received, last_epoch, is_settled: false };
+                let recruit =
+                    Recruit { system_identifier, timeline, received, last_epoch, is_settled: false, has_streamed };
                 recruiting.change.recruits.insert(node, recruit);
                 self.said.remove("refused");
             }
@@ -251,8 +255,7 @@ impl Brain {
                     true => change.back_from = Millis(self.now.0 + 1),
                     false => drop(change.unfit.insert(node.clone(), reason)),
                 }
-                let again = Some(after(self.now, AGAIN_MS));
-                self.enter(Mode::Recruiting(Recruiting { again, ..Recruiting::new(change, false) }), text);
+                self.enter(Mode::Recruiting(Recruiting::new(change, false)), text);
             }
         }
     }

@@ -1,4 +1,9 @@
 //! The brain's stories, as transcripts: what happens to a small world, and everything the brain does about it.
 
+mod beginnings;
 mod failover;
 mod ground;
+mod orders;
+mod refusals;
+mod voters;
+mod weather;

@@ -151,7 +151,15 @@ impl Brain {
             });
             **node != record.primary && !record.maintenance.contains(*node) && (is_kept || is_near)
         };
-        let voters: BTreeSet<NodeId> = self.nodes.keys().filter(is_voter).cloned().collect();
+        self.as_voters(self.nodes.keys().filter(is_voter).cloned().collect())
+    }
+
+    /// Nodes of priority 0 vote only if the others are too few: what such a one alone has acknowledged could not be had
+    /// by promoting it, and would stand in the way of a failover.
+    pub(super) fn as_voters(&self, nodes: BTreeSet<NodeId>) -> SyncNames {
+        let is_promotable = |node: &NodeId| self.policy.nodes.get(node).is_some_and(|node| node.priority > 0);
+        let promotable: BTreeSet<NodeId> = nodes.iter().filter(|node| is_promotable(node)).cloned().collect();
+        let voters = if promotable.len() >= self.policy.acks as usize { promotable } else { nodes };
         SyncNames { k: self.policy.acks.min(voters.len() as u32), voters }
     }
 
@@ -194,7 +202,11 @@ impl Brain {
         }
         let is_changing = self.is_running(|job| matches!(job, Job::SetSync { .. }));
         let said = seen.sync.clone();
-        let is_known = said.as_ref().is_some_and(|names| self.in_force.contains(&key(names)));
+        // In asynchronous durability a setting that is not ours may be there for a reason of somebody else's.
+        let is_known = match &said {
+            Some(names) => self.in_force.contains(&key(names)),
+            None => record.durability == Durability::Async,
+        };
         if !is_changing && !is_known && at >= settled {
             let text = format!(
                 "somebody changed synchronous_standby_names on {} to {}; it is set again",
@@ -250,5 +262,86 @@ pub(super) fn listed(names: &SyncNames) -> String {
     match names.k {
         0 => "none".into(),
         k => format!("any {k} of {}", voters.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(names: &str) -> BTreeSet<NodeId> {
+        names.chars().map(|name| NodeId::from(&*name.to_string())).collect()
+    }
+
+    fn of(voters: &str, k: u32) -> SyncNames {
+        SyncNames { voters: nodes(voters), k }
+    }
+
+    /// All moves from what is stored and in force to the target, as a line; what a failover would go by is checked at each.
+    fn moves(stored: SyncNames, in_force: SyncNames, target: SyncNames, live: &str) -> String {
+        let (mut stored, mut force, mut line) = (stored, in_force, Vec::new());
+        while let Some(next) = next_move(&stored, &[key(&force)].into(), true, &target, &nodes(live)) {
+            match next {
+                Move::Store(names) => {
+                    assert!(covers(&names, &force), "stored {names:?} under {force:?}");
+                    line.push(format!("store {}", listed(&names)));
+                    stored = names;
+                }
+                Move::Set(names) => {
+                    assert!(covers(&stored, &names), "set {names:?} under {stored:?}");
+                    line.push(format!("set {}", listed(&names)));
+                    force = names;
+                }
+            }
+            assert!(line.len() < 10, "{line:?}");
+        }
+        assert!(stored == target && force == target || live.is_empty(), "{line:?} leads to {stored:?}, {force:?}");
+        line.join("; ")
+    }
+
+    #[test]
+    fn each_way_from_one_set_of_voters_to_another() {
+        let from = |stored: SyncNames, target, live| moves(stored.clone(), stored, target, live);
+        assert_eq!(from(of("ab", 1), of("ab", 1), "ab"), "");
+        assert_eq!(from(of("a", 1), of("ab", 1), "ab"), "store any 1 of a, b; set any 1 of a, b");
+        assert_eq!(from(of("ab", 1), of("b", 1), "b"), "set any 1 of b; store any 1 of b");
+        assert_eq!(from(of("", 0), of("ab", 1), "ab"), "set any 1 of a, b; store any 1 of a, b");
+        assert_eq!(from(of("ab", 1), of("", 0), ""), "store none; set none");
+        assert_eq!(from(of("ab", 2), of("b", 1), "b"), "store any 1 of b; set any 1 of b");
+        // Another in place of the only one: by way of both, and if the old one is dead as well.
+        assert_eq!(from(of("a", 1), of("b", 1), "ab"), "store any 1 of a, b; set any 1 of b; store any 1 of b");
+        assert_eq!(from(of("a", 1), of("b", 1), "b"), "store any 1 of a, b; set any 1 of b; store any 1 of b");
+        let line = "store any 1 of a, b, c, d; set any 2 of c, d, e; store any 2 of c, d, e";
+        assert_eq!(from(of("abc", 2), of("cde", 2), "abcde"), line);
+    }
+
+    #[test]
+    fn all_pairs_of_three_nodes_and_a_dead_one() {
+        let all: Vec<SyncNames> = ["", "a", "b", "c", "ab", "ac", "bc", "abc"]
+            .into_iter()
+            .flat_map(|voters| (u32::from(!voters.is_empty())..=voters.len() as u32).map(move |k| of(voters, k)))
+            .collect();
+        for stored in &all {
+            for force in all.iter().filter(|force| covers(stored, force)) {
+                for target in &all {
+                    for live in ["abc", "ab", "c"] {
+                        if target.voters.intersection(&nodes(live)).count() >= target.k as usize {
+                            moves(stored.clone(), force.clone(), target.clone(), live);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_restart_only_the_stored_names_are_to_be_relied_on() {
+        let found = |force: SyncNames, target: SyncNames, live| {
+            next_move(&of("ab", 1), &[key(&force)].into(), false, &target, &nodes(live))
+        };
+        // What is in force may have been set a moment ago, and not yet waited for.
+        assert_eq!(found(of("ab", 1), of("ab", 1), "ab"), Some(Move::Set(of("ab", 1))));
+        assert_eq!(found(of("a", 1), of("a", 1), "a"), Some(Move::Set(of("a", 1))));
+        assert_eq!(found(of("c", 1), of("c", 1), "c"), Some(Move::Store(of("", 0))));
     }
 }

@@ -1,5 +1,6 @@
 //! While a primary takes writes: is it still there, and are its voters?
 
+use super::brain::after;
 use super::detect::Health;
 use super::mode::{Change, Mode, Promoting, Recruiting, Stable, Step};
 use super::{Brain, Lead, Phase, Record};
@@ -20,6 +21,12 @@ impl Brain {
                 let mut change = Change::new("restart", cause, Some(record.primary.clone()), self.now);
                 change.incarnation = self.incarnation();
                 self.begin(change, true);
+            }
+            // Whoever took its place by hand should be known before anybody else is chosen.
+            Health::Demoted if !self.has_heard_all_since_demotion() => {
+                let cause = format!("{} is a standby now, which was not ordered here", record.primary);
+                self.close(record.epoch, cause.clone());
+                self.set_stable_reason(cause);
             }
             Health::Demoted => {
                 let cause = format!("{} is a standby now, which was not ordered here", record.primary);
@@ -45,6 +52,27 @@ impl Brain {
                 }
             }
         }
+    }
+
+    fn has_heard_all_since_demotion(&mut self) -> bool {
+        let now = self.now;
+        let Mode::Stable(stable) = &mut self.mode else { return true };
+        let since = *stable.demoted.get_or_insert(now);
+        self.has_heard_all(since)
+    }
+
+    /// Whether each node was looked at since then, or has had its time to answer.
+    pub(super) fn has_heard_all(&mut self, since: Millis) -> bool {
+        let unheard: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, known)| !known.looked_since(since)).map(|(node, _)| node.clone()).collect();
+        let patience = after(since, self.policy.probe_timeout.0 + self.policy.probe_interval.0);
+        if unheard.is_empty() || self.is_due(patience) {
+            return true;
+        }
+        for node in unheard {
+            self.probe_at(&node, self.now);
+        }
+        false
     }
 
     /// The trouble is named, and left to people.
@@ -75,9 +103,14 @@ impl Brain {
             stable.reason = String::new();
         }
         self.maintain_voters();
-        let Mode::Stable(stable) = &self.mode else { return };
+        let Mode::Stable(stable) = &mut self.mode else { return };
+        stable.demoted = None;
         if stable.is_open && matches!(self.lead, Some(Lead::Open { .. })) {
             return;
+        }
+        // One of the others may know that the store is too old to be believed.
+        if !self.has_heard_all(self.loaded_at) {
+            return self.set_stable_reason("waiting to hear from all nodes".into());
         }
         if self.pending.is_some() || record.durability == Durability::Quorum && !self.is_in_force(&record.sync()) {
             let reason = "waiting until the voters acknowledge commits".to_string();

@@ -47,6 +47,7 @@ pub(super) struct World {
     jobs: Vec<(u64, JobId, Epoch, Job)>,
     probes: BTreeMap<NodeId, u64>,
     script: Vec<String>,
+    opened: BTreeMap<Epoch, NodeId>,
     notes: Vec<Note>,
 }
 
@@ -110,6 +111,7 @@ pub(super) fn world_of(policy: Policy) -> World {
         jobs: Vec::new(),
         probes: BTreeMap::new(),
         script: Vec::new(),
+        opened: BTreeMap::new(),
         notes: Vec::new(),
     }
 }
@@ -140,6 +142,17 @@ impl World {
         self.run(4000);
         self.script.clear();
         self
+    }
+
+    /// pgbaton dies and is started again; what it had begun is lost with it.
+    pub fn restart(&mut self, policy: Policy) {
+        self.note("pgbaton restarts".into());
+        self.brain = Brain::new(policy);
+        self.jobs.clear();
+        self.due.clear();
+        self.probes.clear();
+        let record = self.stored.clone();
+        self.tell(Event::Loaded { record, unix_ms_at_zero: 0 });
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {
@@ -232,6 +245,7 @@ impl World {
             }
         }
         if now % 250 == 0 {
+            self.reconnect();
             for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
                 self.probe(node);
             }
@@ -245,6 +259,28 @@ impl World {
         }
         if self.brain.next_deadline().is_some_and(|deadline| deadline.0 <= now) {
             self.tell(Event::Tick);
+        }
+    }
+
+    /// Standbys find their primary again by themselves.
+    fn reconnect(&mut self) {
+        let ends: BTreeMap<NodeId, (Timeline, Lsn)> = self
+            .nodes
+            .iter()
+            .filter(|(_, it)| it.life == Life::Runs && !it.seen.is_in_recovery)
+            .map(|(node, it)| (node.clone(), (it.seen.timeline, it.seen.lsn)))
+            .collect();
+        for it in self.nodes.values_mut().filter(|it| it.life == Life::Runs && it.seen.is_in_recovery) {
+            let end = it.seen.follows.as_ref().and_then(|follows| ends.get(follows));
+            if let Some((timeline, lsn)) = end
+                && it.seen.receiver.is_none()
+                && it.seen.timeline == *timeline
+                && it.seen.lsn <= *lsn
+            {
+                (it.seen.lsn, it.seen.replayed) = (*lsn, *lsn);
+                let from = it.seen.follows.clone();
+                it.seen.receiver = Some(Receiver { from, fed_ago: Millis(1), quiet: Millis(2500) });
+            }
         }
     }
 
@@ -352,7 +388,7 @@ impl World {
                 self.write(&node, 100);
                 let lsn = self.nodes[&node].seen.lsn;
                 for it in self.nodes.values_mut().filter(|it| it.seen.lsn == lsn) {
-                    it.seen.last_epoch = Some(epoch);
+                    it.seen.last_epoch = it.seen.last_epoch.max(Some(epoch));
                 }
                 Answer::EpochWritten
             }
@@ -405,6 +441,8 @@ impl World {
                 format!("store {} {} {}, voters {sync}", record.epoch, record.phase.as_str(), record.primary)
             }
             Action::Do { id, epoch, job } => {
+                let stored = self.stored.as_ref().map(|record| record.epoch);
+                assert_eq!(stored, Some(epoch), "{job:?}: nothing is done for an epoch that is not stored");
                 let (name, node) = name_of(&job);
                 let more = match &job {
                     Job::Promote { sync, .. } | Job::SetSync { sync, .. } => format!(", sync {}", sync_text(sync)),
@@ -424,6 +462,8 @@ impl World {
             Action::Probe(node) => return self.probe(node),
             Action::Publish(Lead::Closed { epoch, reason }) => format!("closed {epoch}: {reason}"),
             Action::Publish(Lead::Open { epoch, primary, timeline }) => {
+                let before = self.opened.insert(epoch, primary.clone());
+                assert!(before.is_none_or(|before| before == primary), "two primaries in epoch {epoch}");
                 format!("open {epoch} {primary} timeline {}", timeline.0)
             }
             Action::Note(note) => {
