@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use pgbaton::cluster::action::JobId;
 use pgbaton::cluster::{Action, Answer, Event, Job, Lead, Phase, Policy, Record, Sight};
 use pgbaton::types::{Epoch, Lsn, NodeId, Timeline};
 
 use crate::message::What;
 use crate::node::{SYSTEM_IDENTIFIER, index};
+use crate::pgbaton::node_of;
 use crate::world::{Timer, World};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,14 +28,14 @@ pub enum Plant {
     RecruitsOneTooFew,
     /// A recruit keeps receiving, and acknowledging.
     RecruitLeavesTheReceiver,
-    /// An answer of a job of an epoch before is taken for one of this.
-    BelievesAnOldAnswer,
+    /// Promotes by place in the list, however far the others are.
+    PromotesTheLowestIndex,
     /// A voter is asked of PostgreSQL before the store knows of it.
     NamesBeforeTheStore,
     /// A voter is taken out of the store before PostgreSQL has stopped to wait for it.
     StoreBeforeTheNames,
-    /// The last voter is taken from PostgreSQL while the store still counts on it.
-    DropsVotersSilently,
+    /// PostgreSQL is told to wait for one acknowledgement fewer than the store says.
+    AsksForOneFewer,
     /// What a server connection of an epoch before still says is passed on.
     OldAcksPass,
     /// Does not tell the data plane that an epoch is over.
@@ -56,7 +56,6 @@ pub enum Plant {
 pub struct Planted {
     records: Vec<Record>,
     jobs: BTreeMap<u64, Job>,
-    recruited: BTreeMap<NodeId, Answer>,
     delayed: Vec<Action>,
     opened: Option<(Epoch, NodeId)>,
     stuck: Option<NodeId>,
@@ -100,7 +99,7 @@ impl World {
                 vec![Event::Seen { node, sight: Sight::Answers(observation) }]
             }
             (Plant::PromotesTheLast, Event::Done { id, result: Ok(answer) }) => {
-                vec![Event::Done { id, result: Ok(inverted(answer)) }]
+                vec![Event::Done { id, result: Ok(as_if_at(answer, |received| FAR - received)) }]
             }
             (Plant::RecruitsOneTooFew, Event::Done { id, result: Err(failure) }) => {
                 match self.planted.jobs.get(&id.0) {
@@ -116,11 +115,9 @@ impl World {
                     _ => vec![Event::Done { id, result: Err(failure) }],
                 }
             }
-            (Plant::BelievesAnOldAnswer, Event::Done { id, result: Ok(answer @ Answer::Recruited { .. }) }) => {
-                if let Some(Job::Recruit { node }) = self.planted.jobs.get(&id.0) {
-                    self.planted.recruited.entry(node.clone()).or_insert_with(|| answer.clone());
-                }
-                vec![Event::Done { id, result: Ok(answer) }]
+            (Plant::PromotesTheLowestIndex, Event::Done { id, result: Ok(answer) }) => {
+                let place = self.planted.jobs.get(&id.0).map_or(0, |job| node_of(job) as u64);
+                vec![Event::Done { id, result: Ok(as_if_at(answer, |_| FAR - place)) }]
             }
             (Plant::NeverTriesTheNext, Event::Done { id, result: Err(failure) }) => {
                 if let Some(Job::Promote { node, .. }) = self.planted.jobs.get(&id.0) {
@@ -204,19 +201,11 @@ impl World {
                     changed.push(Action::Do { id, epoch, job });
                 }
             }
-            (Plant::DropsVotersSilently, Action::Do { id, epoch, job: Job::Promote { node, .. } }) => {
-                let sync = Default::default();
-                changed.push(Action::Do { id, epoch, job: Job::Promote { node, sync } });
+            (Plant::AsksForOneFewer, Action::Do { id, epoch, job: Job::SetSync { node, mut sync } }) => {
+                sync.k = if sync.k > 1 { sync.k - 1 } else { sync.k };
+                changed.push(Action::Do { id, epoch, job: Job::SetSync { node, sync } });
             }
             (Plant::ForgetsToClose, Action::Publish(Lead::Closed { .. })) => {}
-            (Plant::BelievesAnOldAnswer, Action::Do { id, epoch, job: Job::Recruit { node } }) => {
-                if self.planted.recruited.contains_key(&node) {
-                    self.planted.delayed.push(Action::Do { id, epoch, job: Job::Recruit { node } });
-                    self.own(0, Timer::Planted);
-                } else {
-                    changed.push(Action::Do { id, epoch, job: Job::Recruit { node } });
-                }
-            }
             (Plant::NeverTriesTheNext, Action::Do { id, epoch, job: Job::Promote { node, sync } }) => {
                 if self.planted.stuck.is_none() {
                     changed.push(Action::Do { id, epoch, job: Job::Promote { node, sync } });
@@ -249,25 +238,22 @@ impl World {
                 Action::Do { job: Job::WriteEpoch { .. }, id, .. } => {
                     self.deliver(Event::Done { id, result: Ok(Answer::EpochWritten) });
                 }
-                Action::Do { job: Job::Recruit { node }, id, .. } => self.answer_again(id, &node),
                 _ => {}
             }
         }
     }
-
-    fn answer_again(&mut self, id: JobId, node: &NodeId) {
-        if let Some(answer) = self.planted.recruited.get(node).cloned() {
-            self.step(Event::Done { id, result: Ok(answer) });
-        }
-    }
 }
 
-fn inverted(answer: Answer) -> Answer {
+/// Further than any log of a run.
+const FAR: u64 = 1_000_000_000;
+
+/// An answer about another position, and the candidate's consent to it.
+fn as_if_at(answer: Answer, position: impl Fn(u64) -> u64) -> Answer {
     match answer {
         Answer::Recruited { system_identifier, timeline, received, last_epoch } => {
-            let received = Lsn(1_000_000_000 - received.0);
-            Answer::Recruited { system_identifier, timeline, received, last_epoch }
+            Answer::Recruited { system_identifier, timeline, received: Lsn(position(received.0)), last_epoch }
         }
+        Answer::Settled { last_epoch, .. } => Answer::Settled { replayed: Lsn(FAR), last_epoch },
         answer => answer,
     }
 }

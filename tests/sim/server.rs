@@ -62,6 +62,9 @@ impl World {
             What::Recruit(epoch) => {
                 let incarnation = node.incarnation;
                 self.nodes[to].recruited_for = Some(*epoch);
+                if self.plant == Some(Plant::RecruitLeavesTheReceiver) {
+                    return Some(Reply::Done);
+                }
                 self.nodes[to].conninfo = None;
                 let after = self.random.between(2, 80);
                 self.after(after, Due::StopReceiver { node: to, incarnation });

@@ -5,12 +5,12 @@
 //! a later timeline. A node of priority 0 is never promoted.
 //!
 //! Whoever failed a later job of the epoch does not count (the next is tried then), and neither does what another pgbaton process
-//! was told.
+//! was told. An operator may order one with less, if data may be lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgbaton::cluster::action::JobId;
-use pgbaton::cluster::{Action, Answer, Event, Job};
+use pgbaton::cluster::{Action, Answer, Command, Event, Job};
 
 use super::{Fact, Invariant, View};
 use crate::node::index;
@@ -20,8 +20,9 @@ use crate::pgbaton::node_of;
 pub struct MostAdvanced {
     epoch: u64,
     jobs: BTreeMap<JobId, Job>,
-    /// Timeline and end of the log when it was recruited, as it truly was.
-    recruited: BTreeMap<usize, (u32, u64)>,
+    recruited: BTreeSet<usize>,
+    /// Whom an operator has ordered, whatever is lost by it.
+    ordered: Option<usize>,
 }
 
 impl Invariant for MostAdvanced {
@@ -31,6 +32,9 @@ impl Invariant for MostAdvanced {
 
     fn hear(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Result<(), String> {
         match fact {
+            Fact::Heard(Event::Asked { command: Command::Failover { to, allow_data_loss: true }, .. }) => {
+                self.ordered = Some(index(to));
+            }
             Fact::Booted => {
                 self.jobs.clear();
                 self.recruited.clear();
@@ -53,8 +57,7 @@ impl Invariant for MostAdvanced {
                 let node = node_of(&job);
                 match (job, result) {
                     (Job::Recruit { .. }, Ok(Answer::Recruited { .. })) => {
-                        let wal = &view.nodes[node].wal;
-                        self.recruited.insert(node, (wal.timeline(), wal.end()));
+                        self.recruited.insert(node);
                     }
                     (Job::Follow { .. } | Job::Checkpoint { .. }, _) => {}
                     (_, Err(_)) => {
@@ -79,14 +82,19 @@ impl MostAdvanced {
         if priority(candidate) == 0 {
             return Err(format!("{} has priority 0 and is promoted", server.id));
         }
-        // Stored by a process before: it has to be done as it is stored.
-        let Some(position) = self.recruited.get(&candidate) else { return Ok(()) };
+        // Stored by a process before: it has to be done as it is stored. Or ordered.
+        if !self.recruited.contains(&candidate) || self.ordered == Some(candidate) {
+            return Ok(());
+        }
         let in_maintenance =
             |node: usize| view.record.is_some_and(|record| record.maintenance.contains(&view.nodes[node].id));
-        for (node, other) in &self.recruited {
-            if other > position && priority(*node) > 0 && !in_maintenance(*node) {
-                let (better, worse) = (&view.nodes[*node].id, &server.id);
-                return Err(format!("{worse} at {position:?} is promoted, {better} is at {other:?}"));
+        // As it truly is, now: a recruit that still receives would be ahead of what it said.
+        let position = |node: usize| (view.nodes[node].wal.timeline(), view.nodes[node].wal.end());
+        for node in self.recruited.iter().copied() {
+            if position(node) > position(candidate) && priority(node) > 0 && !in_maintenance(node) {
+                let (better, worse) = (&view.nodes[node].id, &server.id);
+                let (more, less) = (position(node), position(candidate));
+                return Err(format!("{worse} at {less:?} is promoted, {better} is at {more:?}"));
             }
         }
         Ok(())

@@ -64,9 +64,9 @@ pub struct Judge {
 impl Judge {
     pub fn new() -> Judge {
         let invariants: Vec<Box<dyn Invariant>> = vec![
+            Box::new(one_writable::OneWritable::default()),
             Box::new(stored_first::StoredFirst::default()),
             Box::new(epochs::Epochs),
-            Box::new(one_writable::OneWritable::default()),
             Box::new(epoch_row::EpochRow),
             Box::new(dead_epoch::DeadEpoch::default()),
             Box::new(candidate::MostAdvanced::default()),
