@@ -244,7 +244,7 @@ impl World {
                 None => self.jobs.push((now + 5, id, epoch, job)),
             }
         }
-        if now % 250 == 0 {
+        if now.is_multiple_of(250) {
             self.reconnect();
             for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
                 self.probe(node);
