@@ -61,7 +61,7 @@ impl Plan {
             acks: if random.chance(700) { 1 } else { 2 },
             max_lost_bytes: [0, 5_000, 20_000, 1_000_000][random.below(4) as usize],
             misses: random.between(1, 3) as u32,
-            probe_interval: Millis(250),
+            probe_interval: Millis(300),
             probe_timeout: Millis(400),
             veto: Millis(1500),
             restart_wait: Millis(1000),
@@ -132,7 +132,7 @@ pub enum Order {
 
 impl World {
     pub fn draw_faults(&mut self) {
-        let end = self.random.between(4000, 11_000);
+        let end = self.random.between(2500, 8500);
         let mut at = if self.random.chance(100) { 100 } else { 900 };
         let haste = self.random.between(300, 1800);
         while at < end {

@@ -2,7 +2,6 @@
 //!
 //! One queue of what is due, by time and then by the order in which it was put there; one generator of chance; no clock.
 
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use pgbaton::cluster::Policy;
@@ -86,33 +85,41 @@ pub enum Timer {
     Planted,
 }
 
-struct Entered {
-    at: u64,
+/// What is due, by time and then by the order in which it came. The heap holds numbers only, because it moves what it holds
+/// about, and ten thousand runs spend much of their time here.
+#[derive(Default)]
+struct Queue {
+    /// Time, order and slot in one number, inverted, as the heap gives out the largest.
+    heap: BinaryHeap<u128>,
+    slots: Vec<Option<Due>>,
+    free: Vec<usize>,
     order: u64,
-    due: Due,
 }
 
-impl PartialEq for Entered {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
+impl Queue {
+    fn put(&mut self, at: u64, due: Due) {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(due);
+        self.order += 1;
+        self.heap.push(!(u128::from(at) << 64 | u128::from(self.order) << 24 | slot as u128));
     }
-}
-impl Eq for Entered {}
-impl PartialOrd for Entered {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entered {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
+
+    /// The time, a number of its own, and what is due then.
+    fn take(&mut self) -> Option<(u64, u64, Due)> {
+        let key = !self.heap.pop()?;
+        let slot = (key & 0xff_ffff) as usize;
+        self.free.push(slot);
+        let due = self.slots[slot].take()?;
+        Some(((key >> 64) as u64, key as u64 >> 24, due))
     }
 }
 
 pub struct World {
     pub now: u64,
-    queue: BinaryHeap<Reverse<Entered>>,
-    order: u64,
+    queue: Queue,
     serial: u64,
     pub random: Random,
     pub trace: Trace,
@@ -145,8 +152,7 @@ impl World {
         let nodes = (0..count).map(|at| Node::new(name(at), (at > 0).then_some(0), wal.clone())).collect();
         let mut world = World {
             now: 0,
-            queue: BinaryHeap::new(),
-            order: 0,
+            queue: Queue::default(),
             serial: 1000,
             random,
             trace: Trace::new(is_traced),
@@ -179,7 +185,7 @@ impl World {
     /// To the end, or to the first broken invariant.
     pub fn run(&mut self) {
         while !self.is_over && self.judge.verdict.is_none() {
-            let Some(Reverse(Entered { at, order, due })) = self.queue.pop() else { return };
+            let Some((at, order, due)) = self.queue.take() else { return };
             self.now = at;
             self.trace.mix(at);
             self.trace.mix(order);
@@ -257,8 +263,7 @@ impl World {
     }
 
     pub fn at(&mut self, at: u64, due: Due) {
-        self.order += 1;
-        self.queue.push(Reverse(Entered { at, order: self.order, due }));
+        self.queue.put(at, due);
     }
 
     pub fn after(&mut self, after: u64, due: Due) {

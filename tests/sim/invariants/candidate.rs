@@ -91,7 +91,8 @@ impl MostAdvanced {
         // As it truly is, now: a recruit that still receives would be ahead of what it said.
         let position = |node: usize| (view.nodes[node].wal.timeline(), view.nodes[node].wal.end());
         for node in self.recruited.iter().copied() {
-            if position(node) > position(candidate) && priority(node) > 0 && !in_maintenance(node) {
+            let is_eligible = view.nodes[node].in_recovery && priority(node) > 0 && !in_maintenance(node);
+            if is_eligible && position(node) > position(candidate) {
                 let (better, worse) = (&view.nodes[node].id, &server.id);
                 let (more, less) = (position(node), position(candidate));
                 return Err(format!("{worse} at {less:?} is promoted, {better} is at {more:?}"));
