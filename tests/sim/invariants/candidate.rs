@@ -5,12 +5,13 @@
 //! a later timeline. A node of priority 0 is never promoted.
 //!
 //! Whoever failed a later job of the epoch does not count (the next is tried then), and neither does what another pgbaton process
-//! was told. An operator may order one with less, if data may be lost.
+//! was told. An operator may order one with less, where data may be lost (what is lost has its own bound).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgbaton::cluster::action::JobId;
 use pgbaton::cluster::{Action, Answer, Command, Event, Job};
+use pgbaton::types::Durability;
 
 use super::{Fact, Invariant, View};
 use crate::node::index;
@@ -32,7 +33,9 @@ impl Invariant for MostAdvanced {
 
     fn hear(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Result<(), String> {
         match fact {
-            Fact::Heard(Event::Asked { command: Command::Failover { to, allow_data_loss: true }, .. }) => {
+            Fact::Heard(Event::Asked { command: Command::Failover { to, allow_data_loss }, .. })
+                if *allow_data_loss || view.policy.durability == Durability::Async =>
+            {
                 self.ordered = Some(index(to));
             }
             Fact::Booted => {
