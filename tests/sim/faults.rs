@@ -38,19 +38,31 @@ pub struct Plan {
     pub durability: Option<Durability>,
     /// Former primaries are rewound while faults go on, too.
     pub has_agents: bool,
+    /// Instead of what would be drawn.
+    pub script: Option<Script>,
+}
+
+/// A story told by hand: so many nodes, what goes wrong when, and when it stops. Delays are still the seed's.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub nodes: usize,
+    pub faults: Vec<(u64, Fault)>,
+    pub calm: u64,
 }
 
 impl Plan {
     pub fn of(seed: u64) -> Plan {
         let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
-        Plan { profile, durability: None, has_agents: seed / 7 % 2 == 0 }
+        Plan { profile, durability: None, has_agents: seed / 7 % 2 == 0, script: None }
     }
 
     pub fn policy(&self, random: &mut Random) -> Policy {
         let count = [3, 3, 3, 3, 2, 4, 4, 5][random.below(8) as usize];
+        let count = self.script.as_ref().map_or(count, |script| script.nodes);
         let drawn = if random.chance(650) { Durability::Quorum } else { Durability::Async };
         let nodes = (0..count).map(|at| {
             let priority = [100, 100, 100, 100, 100, 50, 0][random.below(if at == 0 { 5 } else { 7 }) as usize];
+            let priority = if self.script.is_some() { 100 } else { priority };
             (name(at), NodePolicy { priority, zone: String::new() })
         });
         let nodes = nodes.collect();
@@ -58,7 +70,7 @@ impl Plan {
             coordinator: "sim".into(),
             automatic: true,
             durability: self.durability.unwrap_or(drawn),
-            acks: if random.chance(700) { 1 } else { 2 },
+            acks: if random.chance(700) || self.script.is_some() { 1 } else { 2 },
             max_lost_bytes: [0, 5_000, 20_000, 1_000_000][random.below(4) as usize],
             misses: random.between(1, 3) as u32,
             probe_interval: Millis(300),
@@ -132,6 +144,13 @@ pub enum Order {
 
 impl World {
     pub fn draw_faults(&mut self) {
+        self.after(1000, Due::Operate);
+        if let Some(script) = self.plan.script.clone() {
+            for (at, fault) in script.faults {
+                self.at(at, Due::Fault(fault));
+            }
+            return self.at(script.calm, Due::Calm);
+        }
         let end = self.random.between(2500, 8500);
         let mut at = if self.random.chance(100) { 100 } else { 900 };
         let haste = self.random.between(300, 1800);
@@ -141,7 +160,6 @@ impl World {
             at += if self.random.chance(200) { self.random.below(60) } else { self.random.between(50, haste) };
         }
         self.at(end, Due::Calm);
-        self.after(1000, Due::Operate);
     }
 
     fn draw_fault(&mut self) -> Fault {
