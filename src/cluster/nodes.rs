@@ -3,7 +3,7 @@
 //! Facts only; what follows from them is decided in `detect`, `voters` and `returning`.
 
 use super::{Observation, Policy, Sight, Symptom};
-use crate::types::{Epoch, Millis, NodeId, Timeline};
+use crate::types::{Millis, NodeId, Timeline};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -21,8 +21,8 @@ pub(super) struct Known {
     pub unstreamed: Option<(Millis, u32)>,
     /// Whom it was last seen to receive from, and on which timeline.
     pub received_from: Option<(NodeId, Timeline)>,
-    /// The last epoch in which it took the order to follow the primary.
-    pub followed: Option<Epoch>,
+    /// Whom it last took the order to follow.
+    pub followed: Option<NodeId>,
     /// It belongs to another cluster.
     pub is_foreign: bool,
 }

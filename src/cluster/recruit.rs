@@ -205,6 +205,9 @@ impl Brain {
 
     pub(super) fn settle(&mut self) {
         let Mode::Settling(settling) = &self.mode else { return };
+        if self.pending.is_some() {
+            return;
+        }
         let node = settling.candidate.clone();
         // One job from beginning to end: its answer leads on, to the promotion or back.
         if !self.is_running(|job| matches!(job, Job::Settle { .. })) {
@@ -215,7 +218,11 @@ impl Brain {
     pub(super) fn recruited(&mut self, node: NodeId, result: Result<Answer, Failure>) {
         let now = self.now;
         let streamed = self.known(&node).and_then(|known| known.received_from.clone());
-        let of = self.record.as_ref().map(|record| (record.primary.clone(), record.timeline));
+        // After a promotion that never took writes, what counts is still the log of the primary before.
+        let of = self.record.as_ref().and_then(|record| {
+            let primary = if record.fork_lsn.is_some() { record.former.clone() } else { Some(record.primary.clone()) };
+            Some((primary?, record.timeline))
+        });
         let has_streamed = streamed.is_some() && streamed == of;
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         match result {
@@ -235,6 +242,10 @@ impl Brain {
     }
 
     pub(super) fn settled(&mut self, node: &NodeId, result: Result<Answer, Failure>) {
+        if self.pending.is_some() {
+            // An order is being stored, and one record is stored at a time: it is asked again after that.
+            return;
+        }
         let Mode::Settling(settling) = self.mode.clone() else { return };
         let (Some(record), true) = (self.record.clone(), settling.candidate == *node) else { return };
         let mut change = settling.change;

@@ -65,7 +65,11 @@ impl Brain {
         }
         // Two promotions can take the same number. Who did not follow in this epoch, and has replayed all it has without
         // meeting the epoch's row, is on the other.
-        let has_followed = self.known(node).and_then(|known| known.followed) == Some(record.epoch);
+        // A primary's timelines only grow, so who followed this one and is on its timeline followed this very timeline.
+        let ours = (record.primary.clone(), record.timeline);
+        let has_followed = self.known(node).is_some_and(|known| {
+            known.followed.as_ref() == Some(&record.primary) || known.received_from.as_ref() == Some(&ours)
+        });
         let is_other = seen.last_epoch.is_some_and(|last| last < record.epoch) && record.written == record.epoch;
         if is_other && !has_followed && seen.replayed >= seen.lsn {
             return Err(format!("is on another timeline {} than the primary: needs a rebuild", seen.timeline.0));
@@ -86,9 +90,8 @@ impl Brain {
     pub(super) fn follows(&mut self, node: NodeId, primary: NodeId, result: Result<Answer, Failure>) {
         match result {
             Ok(_) => {
-                let epoch = self.record.as_ref().map(|record| record.epoch);
                 if let Some(known) = self.nodes.get_mut(&node) {
-                    known.followed = epoch;
+                    known.followed = Some(primary);
                 }
             }
             Err(failure) => {

@@ -155,7 +155,13 @@ impl Brain {
 
     /// Another node of this cluster, promoted by somebody after the record's primary was: it knows the last epoch that
     /// was written, which a primary of the past does not.
+    ///
+    /// Not where no acknowledged commit may be lost: where it left the log of the record's primary cannot be seen any
+    /// more, and others may have acknowledged commits after that. It needs to rejoin as a standby then.
     pub(super) fn adopt_by_hand(&mut self, record: &Record) -> bool {
+        if self.policy.automatic && record.durability == Durability::Quorum {
+            return false;
+        }
         let is_it = |node: &NodeId| {
             let seen = self.known(node).and_then(|known| known.answers());
             seen.filter(|seen| {
