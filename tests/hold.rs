@@ -208,7 +208,10 @@ fn reads_that_may_be_stale_go_on_meanwhile() {
     ground.cluster.wait_for_replicas().unwrap();
     let (mut stale, mut fresh) = (ground.client(), ground.client());
     stale.run("SET pgbaton.consistency = 'eventual'");
-    wait_until(DEADLINE, "reads run on the replica", || stale.value("SELECT pg_is_in_recovery()") == "t");
+    wait_until(DEADLINE, "reads run on the replica", || {
+        stale.run("SELECT count(*) FROM t");
+        stale.value("SHOW pgbaton.node") == "n2"
+    });
     ground.close();
     for _ in 0..20 {
         assert_eq!(stale.value("SELECT count(*) FROM t"), "0");

@@ -281,6 +281,8 @@ fn a_server_that_is_going_does_not_take_its_client_along() {
     story.send(&mut server, &q("COMMIT"));
     story.answer(&mut server, &cat(&[&xid("706"), &z(b'T'), &notice("57P01", "SyncRepWaitForLSN")]));
     assert_eq!((story.machine.loss(), story.machine.is_only_local()), (is(706), true));
+    story.answer(&mut server, &fatal("57P01"));
+    assert_eq!(story.machine.loss(), is(706), "what is committed is not rolled back by the end of its server");
     // What ends a session for the client's own sake is the client's to hear.
     for code in ["25P03", "57P05", "57P04"] {
         let (mut story, mut server) = (Story::new(), Memory::default());
