@@ -5,7 +5,6 @@
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
-mod commits;
 mod conninfo;
 mod error;
 mod fence;
@@ -32,7 +31,6 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::{PgLsn, Type};
 
-pub use self::commits::Outcome;
 pub use self::conninfo::{Conninfo, ConninfoError};
 pub use self::error::NodeError;
 use self::error::refusal;

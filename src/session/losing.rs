@@ -7,9 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::clients::Activity;
 use super::doubt::Verdict;
@@ -18,15 +15,10 @@ use super::hold::while_connected;
 use super::machine::Before;
 use super::machine::commit::Xid;
 use super::machine::lost::Loss;
-use super::shared::Shared;
 use super::{Session, lost_transaction};
-use crate::node::Outcome;
 use crate::sql::{Pin, Pins};
-use crate::types::{Epoch, NodeId};
+use crate::types::NodeId;
 use crate::wire::message::Problem;
-
-/// How long until a server that could not say what became of a transaction is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a session can go on without: the memory of its sequences, and the process it happened to have.
 const NOT_MISSED: [Pin; 2] = [Pin::Sequence, Pin::SessionMode];
@@ -86,10 +78,7 @@ impl Session {
         self.commits = false;
         self.me.client.set_activity(Activity::Idle);
         self.shared.look_now.notify_one();
-        let (node, opened) = match self.lease.take() {
-            Some(mut lease) => (lease.pool().key.node.clone(), lease.server().opened.elapsed()),
-            None => (NodeId::from("unknown"), Duration::ZERO),
-        };
+        let node = self.lease.take().map_or(NodeId::from("unknown"), |lease| lease.pool().key.node.clone());
         self.to_server.clear();
         if self.machine.is_cut_short() {
             // The rest of a row would have to be made up.
@@ -122,7 +111,7 @@ impl Session {
         };
         let verdict = match loss {
             Loss::Commit(Xid::None) => Some(Verdict::Committed),
-            Loss::Commit(Xid::Is(xid)) => match self.ask_about(xid.get(), &node, opened).await {
+            Loss::Commit(Xid::Is(xid)) => match self.ask_about(xid.get()).await {
                 Some(verdict) => Some(verdict),
                 // The client has gone meanwhile.
                 None => return false,
@@ -198,23 +187,16 @@ impl Session {
         }
     }
 
-    /// Waits for what became of a commit on a connection opened so long ago. `None` if the client has gone.
-    async fn ask_about(&mut self, xid: u64, node: &NodeId, opened: Duration) -> Option<Verdict> {
+    /// Waits for what became of a commit: the control plane asks the primary if that lives, else its successor. `None` if the
+    /// client has gone.
+    async fn ask_about(&mut self, xid: u64) -> Option<Verdict> {
         let shared = self.shared.clone();
         let epoch = self.machine.epoch();
-        let pass = self.me.client.pass();
         let told = shared.doubts.register(epoch, xid);
         self.release_pass();
         tracing::debug!(client = self.me.client.id, xid, %epoch, "a commit is in doubt");
-        // Its own server knows whether it is committed, though not whether its standbys have it.
-        let may_ask = !self.machine.is_only_local();
         let limit = shared.settings.load().hold;
-        let verdict = tokio::time::timeout(limit, async {
-            tokio::select! {
-                told = told => told.unwrap_or(Verdict::Unknown),
-                verdict = ask_in_place(&shared, pass, epoch, node, xid, opened), if may_ask => verdict,
-            }
-        });
+        let verdict = tokio::time::timeout(limit, async { told.await.unwrap_or(Verdict::Unknown) });
         let (me, mut ahead) = (self.me.client.clone(), Vec::new());
         let verdict = while_connected(&me, &mut self.stream, &mut ahead, verdict).await;
         self.from_client.append(&mut ahead);
@@ -241,38 +223,6 @@ impl Session {
             Some(goes_on) => goes_on,
             None => self.lose_server(given_up(&shared.gate)).await,
         }
-    }
-}
-
-/// Asks the server that ran a transaction what became of it, for as long as it is the primary of that epoch still. Where
-/// another is to come, this never ends: the candidate will be asked.
-async fn ask_in_place(shared: &Shared, pass: u64, epoch: Epoch, node: &NodeId, xid: u64, opened: Duration) -> Verdict {
-    let lost = Instant::now();
-    let Some(control) = shared.login.load().roles.clone() else { return nobody_else(epoch).await };
-    while shared.gate.generation() == pass {
-        // Somebody has made another the primary, without us.
-        if shared.topology.borrow().primary().is_some_and(|primary| primary.address.id != *node) {
-            return nobody_else(epoch).await;
-        }
-        let outcome = control.outcome(node, xid, opened + lost.elapsed()).await;
-        if shared.gate.generation() != pass {
-            break;
-        }
-        match outcome {
-            Ok(Outcome::Committed) => return Verdict::Committed,
-            Ok(Outcome::Aborted) => return Verdict::Aborted,
-            Ok(Outcome::Forgotten) => return nobody_else(epoch).await,
-            Ok(Outcome::InProgress) | Err(_) => tokio::time::sleep(ASK_AGAIN).await,
-        }
-    }
-    std::future::pending().await
-}
-
-/// Where there are epochs, the control plane will find out; elsewhere nobody will.
-async fn nobody_else(epoch: Epoch) -> Verdict {
-    match epoch.0 {
-        0 => Verdict::Unknown,
-        _ => std::future::pending().await,
     }
 }
 

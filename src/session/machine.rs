@@ -172,6 +172,8 @@ pub struct Happened {
     pub read_only_refusal: bool,
     /// currval or lastval was asked for.
     pub sequence_memory: bool,
+    /// A transaction that has written was committed.
+    pub committed: bool,
     /// A statement was sent that may advance a sequence, where that is of interest.
     pub may_have_advanced: bool,
 }

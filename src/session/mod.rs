@@ -391,6 +391,9 @@ impl Session {
         if happened.read_only_refusal {
             self.shared.look_now.notify_one();
         }
+        if happened.committed {
+            self.shared.doubts.acknowledge();
+        }
         if happened.sequence_memory {
             self.sequence_use.confirm();
         }

@@ -61,6 +61,8 @@ pub(super) struct Commit {
     pub is_muted: bool,
     /// Something was sent since the last ReadyForQuery that may write.
     pub has_run: bool,
+    /// Something that writes was completed in the transaction.
+    pub has_written: bool,
     /// All of that is one statement that cannot commit anything before its end.
     pub is_atomic: bool,
     /// The server has ended the connection by an error.
@@ -85,6 +87,21 @@ pub(super) enum Notice {
     Pass,
     /// The server is going, which is not the client's affair.
     Farewell,
+}
+
+/// Whether a statement that is answered with this tag has written.
+#[inline]
+pub(super) fn has_written(tag: &[u8]) -> bool {
+    match tag.first() {
+        Some(b'S') => tag.starts_with(b"SELECT INTO"),
+        Some(b'B' | b'C' | b'R' | b'F') => {
+            tag.starts_with(b"CREATE") || tag.starts_with(b"COPY") || tag.starts_with(b"COMMIT PREPARED")
+        }
+        Some(b'I' | b'U' | b'D' | b'M' | b'T' | b'A' | b'G') => {
+            !tag.starts_with(b"DECLARE") && !tag.starts_with(b"DEALLOCATE") && !tag.starts_with(b"UNLISTEN")
+        }
+        _ => false,
+    }
 }
 
 impl Machine {

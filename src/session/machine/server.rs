@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::commit::Notice;
+use super::commit::{self, Notice};
 use super::heal::FirstWords;
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
 use crate::pool::memory::{Memory, PREFIX, Prepared, UNKNOWN};
@@ -122,32 +122,38 @@ impl Machine {
                     }
                 }
             }
-            b'C' => match self.queue.front_mut() {
-                Some(Expect { due: Due::Execute(_), .. }) => {
-                    if let Some(Expect { due: Due::Execute(Some(statement)), .. }) = self.queue.pop_front() {
-                        self.completed(&statement, body, memory);
-                        if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
-                            return Keep::Instead(bytes);
+            b'C' => {
+                match fields::command_tag(body) {
+                    b"ROLLBACK" => self.commit.has_written = false,
+                    tag => self.commit.has_written |= commit::has_written(tag),
+                }
+                match self.queue.front_mut() {
+                    Some(Expect { due: Due::Execute(_), .. }) => {
+                        if let Some(Expect { due: Due::Execute(Some(statement)), .. }) = self.queue.pop_front() {
+                            self.completed(&statement, body, memory);
+                            if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
+                                return Keep::Instead(bytes);
+                            }
                         }
+                        return self.done(keep, memory);
                     }
-                    return self.done(keep, memory);
-                }
-                Some(Expect { due: Due::AskXid, .. }) => {
-                    self.queue.pop_front();
-                }
-                Some(Expect { due: Due::Query(Some(running)), .. }) => {
-                    let statement = running.analysis.statements.get_mut(running.next).map(std::mem::take);
-                    running.next += 1;
-                    if let Some(statement) = statement {
-                        self.completed(&statement, body, memory);
-                        if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
-                            return Keep::Instead(bytes);
+                    Some(Expect { due: Due::AskXid, .. }) => {
+                        self.queue.pop_front();
+                    }
+                    Some(Expect { due: Due::Query(Some(running)), .. }) => {
+                        let statement = running.analysis.statements.get_mut(running.next).map(std::mem::take);
+                        running.next += 1;
+                        if let Some(statement) = statement {
+                            self.completed(&statement, body, memory);
+                            if let Some(bytes) = self.instead_of_rollback(&statement, fields::command_tag(body)) {
+                                return Keep::Instead(bytes);
+                            }
                         }
+                        return self.done(keep, memory);
                     }
-                    return self.done(keep, memory);
+                    _ => return self.done(keep, memory),
                 }
-                _ => return self.done(keep, memory),
-            },
+            }
             b'N' => {
                 if let Notice::Farewell = self.notice(body) {
                     return Keep::Drop;
@@ -215,6 +221,10 @@ impl Machine {
             if !Arc::ptr_eq(&memory.image, &self.image) {
                 memory.image = self.image.clone();
             }
+        }
+        if self.status == Tx::Idle && !silent {
+            let has_written = std::mem::take(&mut self.commit.has_written);
+            self.happened.committed |= has_written && !self.failed;
         }
         self.failed = false;
         if self.queue.is_empty() {
