@@ -5,12 +5,16 @@ CARGO ?= cargo
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# How many runs of the simulator, from seed FIRST on.
+SEEDS ?= 1000000
+FIRST ?= 0
 
 # The suites outside cargo run against the binary that cargo test has built already: with its dependencies optimised,
 # and without the minutes that link-time optimisation takes.
 export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
 .PHONY: help demo test failover lint drivers conformance bench fuzz release
+.PHONY: help demo test lint drivers conformance bench fuzz sim release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +58,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS each (needs cargo-fuzz and a nightly
 	@set -e; cd tests/fuzz; for target in frames analysis machine; do \
 		echo "fuzz $$target"; \
 		$(CARGO) +nightly fuzz run --fuzz-dir . "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+
+sim: ## SEEDS runs of the failover simulator (make test has ten thousand)
+	PGBATON_SIM_SEEDS=$(SEEDS) PGBATON_SIM_FIRST=$(FIRST) $(CARGO) test --release --test sim whatever_fails -- --nocapture
 
 release: ## target/release/pgbaton
 	$(CARGO) build --release

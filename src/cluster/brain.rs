@@ -51,6 +51,8 @@ pub struct Brain {
     pub(super) led_since: Option<Millis>,
     /// The furthest position seen on the primary of the record.
     pub(super) highest: Lsn,
+    /// Answers of jobs that wait until the record is stored.
+    pub(super) held: Vec<(JobId, Result<super::Answer, super::Failure>)>,
     /// When the epochs of the last `anti_flap` were opened, and when writes were last taken again after a failover.
     pub(super) openings: VecDeque<Millis>,
     pub(super) recovered: Option<Millis>,
@@ -96,6 +98,7 @@ impl Brain {
             sync_at: Millis(0),
             led_since: None,
             highest: Lsn(0),
+            held: Vec::new(),
             openings: VecDeque::new(),
             recovered: None,
             commands: VecDeque::new(),
@@ -139,6 +142,7 @@ impl Brain {
     fn think(&mut self) {
         self.expire_jobs();
         self.retry_store();
+        self.take_up_held();
         if matches!(self.mode, Mode::Unloaded) {
             return;
         }

@@ -50,14 +50,15 @@ impl Brain {
 
     /// The driver should have answered; if it has not, the outcome is unknown.
     pub(super) fn expire_jobs(&mut self) {
-        let late: Vec<JobId> =
-            self.jobs.iter().filter(|(_, running)| running.deadline <= self.now).map(|(id, _)| *id).collect();
+        let is_held = |id: &JobId| self.held.iter().any(|(held, _)| held == id);
+        let is_late = |(id, running): &(&JobId, &Running)| running.deadline <= self.now && !is_held(id);
+        let late: Vec<JobId> = self.jobs.iter().filter(is_late).map(|(id, _)| *id).collect();
         for id in late {
             self.out.push(Action::Forget(id));
             let reason = format!("no answer within {} ms", self.policy.job_limit.0);
             self.done(id, Err(Failure { kind: FailureKind::Unreachable, reason }));
         }
-        for at in self.jobs.values().map(|running| running.deadline).collect::<Vec<_>>() {
+        for at in self.jobs.values().map(|running| running.deadline).filter(|at| *at > self.now).collect::<Vec<_>>() {
             self.wake_at(at);
         }
     }
@@ -73,8 +74,21 @@ impl Brain {
         self.not_before.insert(what, after(self.now, wait_ms));
     }
 
+    /// Answers that came while a record was being stored.
+    pub(super) fn take_up_held(&mut self) {
+        while self.pending.is_none() && !self.held.is_empty() {
+            let (id, result) = self.held.remove(0);
+            self.done(id, result);
+        }
+    }
+
     /// An answer to a job of an epoch that has passed, or that was forgotten, says nothing any more.
     pub(super) fn done(&mut self, id: JobId, result: Result<Answer, Failure>) {
+        let leads_on = |job: &Job| matches!(job, Job::Settle { .. } | Job::Promote { .. });
+        if self.pending.is_some() && self.jobs.get(&id).is_some_and(|running| leads_on(&running.job)) {
+            // What follows from it is to be stored, and an order is just being stored.
+            return self.held.push((id, result));
+        }
         let Some(Running { job, epoch, .. }) = self.jobs.remove(&id) else { return };
         if self.record.as_ref().is_none_or(|record| record.epoch != epoch) {
             return;

@@ -108,7 +108,11 @@ impl Brain {
         let knows = seen.last_epoch.is_none_or(|last| last >= record.written && last <= record.epoch);
         // Less than what a standby received from it: it has lost data.
         let most = change.recruits.values().filter(|recruit| recruit.timeline == seen.timeline);
-        let is_whole = most.map(|recruit| recruit.received).max().is_none_or(|most| most <= seen.lsn);
+        let is_whole = match record.fork_lsn {
+            None => most.map(|recruit| recruit.received).max().is_none_or(|most| most <= seen.lsn),
+            // Nobody had to acknowledge anything on its timeline yet, and others may be on another one of that number.
+            Some(fork) => fork <= seen.lsn,
+        };
         !seen.is_in_recovery && is_of_record && knows && is_whole
     }
 
@@ -205,9 +209,6 @@ impl Brain {
 
     pub(super) fn settle(&mut self) {
         let Mode::Settling(settling) = &self.mode else { return };
-        if self.pending.is_some() {
-            return;
-        }
         let node = settling.candidate.clone();
         // One job from beginning to end: its answer leads on, to the promotion or back.
         if !self.is_running(|job| matches!(job, Job::Settle { .. })) {
@@ -242,10 +243,6 @@ impl Brain {
     }
 
     pub(super) fn settled(&mut self, node: &NodeId, result: Result<Answer, Failure>) {
-        if self.pending.is_some() {
-            // An order is being stored, and one record is stored at a time: it is asked again after that.
-            return;
-        }
         let Mode::Settling(settling) = self.mode.clone() else { return };
         let (Some(record), true) = (self.record.clone(), settling.candidate == *node) else { return };
         let mut change = settling.change;

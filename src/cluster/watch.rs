@@ -157,9 +157,10 @@ impl Brain {
     /// was written, which a primary of the past does not.
     ///
     /// Not where no acknowledged commit may be lost: where it left the log of the record's primary cannot be seen any
-    /// more, and others may have acknowledged commits after that. It needs to rejoin as a standby then.
+    /// more, and others may have acknowledged commits after that. It needs to rejoin as a standby then; unless people have
+    /// taken over (paused, or not automatic), who then answer for it.
     pub(super) fn adopt_by_hand(&mut self, record: &Record) -> bool {
-        if self.policy.automatic && record.durability == Durability::Quorum {
+        if self.policy.automatic && !record.paused && record.durability == Durability::Quorum {
             return false;
         }
         let is_it = |node: &NodeId| {

@@ -29,8 +29,12 @@ fn ends_well(durability: Durability, faults: &[(u64, Fault)], calm: u64) {
 /// it has everything; c was taken instead, because it was a primary already.
 #[test]
 fn a_standby_promoted_by_hand_is_not_adopted_in_quorum() {
-    let faults = [(1000, Fault::PromoteByHand { node: C }), (1500, Fault::Kill { node: A })];
-    ends_well(Durability::Quorum, &faults, 6000);
+    for offset in (0..300).step_by(30) {
+        let promote = Fault::PromoteByHand { node: C };
+        // It dies before it is seen, and comes back as it is.
+        let faults = [(1000, promote), (1130, Fault::Kill { node: C }), (1200 + offset, Fault::Gone { node: A })];
+        ends_well(Durability::Quorum, &faults, 6000);
+    }
 }
 
 /// An order that is to be stored comes while the candidate of a failover settles: when it had settled, a second record was to be

@@ -11,6 +11,8 @@ use crate::world::{Due, World};
 
 /// How long a node is left alone that does not follow.
 const PATIENCE: u64 = 900;
+/// How long, if it is only said that it cannot.
+const LONG_PATIENCE: u64 = 8000;
 /// When faults have stopped, all has to be well after so long.
 const BOUND: u64 = 40_000;
 
@@ -80,18 +82,25 @@ impl World {
         let now = self.now;
         let server = &self.nodes[node];
         let leader = &self.nodes[primary];
+        // After two promotions to one number nobody can tell histories apart by their positions, so a standby may be said to need
+        // a rebuild that needs none. People do what they are told, after a while.
+        let is_doubtful = self.is_calm
+            && server.in_recovery
+            && server.receiver.is_none()
+            && server.conninfo != Some(primary)
+            && server.wal.timeline() == leader.wal.timeline();
         let needs_rewind = server.life == Life::Running
             && !server.is_frozen
             && !server.is_promoting
             && (!server.in_recovery
                 || server.diverged_at.is_some()
                 || server.wal.common(&leader.wal) < server.wal.len());
-        if !needs_rewind {
+        if !needs_rewind && !is_doubtful {
             self.nodes[node].astray_since = None;
             return;
         }
         let since = *self.nodes[node].astray_since.get_or_insert(now);
-        if now - since >= PATIENCE {
+        if now - since >= if needs_rewind { PATIENCE } else { LONG_PATIENCE } {
             self.rewind(node, primary);
         }
     }

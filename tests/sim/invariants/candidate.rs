@@ -4,7 +4,8 @@
 //! promotion nobody who was recruited for this epoch, may be promoted and still answers, has more of the log, on the same or
 //! a later timeline. A node of priority 0 is never promoted.
 //!
-//! Whoever failed a later job of the epoch does not count (the next is tried then), and neither does what another pgbaton process
+//! Whoever failed a later job of the epoch, or was the candidate of the epoch before and failed, does not count (the next is
+//! tried then), and neither does what another pgbaton process
 //! was told. An operator may order one with less, where data may be lost (what is lost has its own bound).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,10 +92,16 @@ impl MostAdvanced {
         }
         let in_maintenance =
             |node: usize| view.record.is_some_and(|record| record.maintenance.contains(&view.nodes[node].id));
+        let has_failed = |node: usize| {
+            view.record.is_some_and(|record| {
+                record.written.next() < record.epoch && record.former.as_ref() == Some(&view.nodes[node].id)
+            })
+        };
         // As it truly is, now: a recruit that still receives would be ahead of what it said.
         let position = |node: usize| (view.nodes[node].wal.timeline(), view.nodes[node].wal.end());
         for node in self.recruited.iter().copied() {
-            let is_eligible = view.nodes[node].in_recovery && priority(node) > 0 && !in_maintenance(node);
+            let is_eligible =
+                view.nodes[node].in_recovery && priority(node) > 0 && !in_maintenance(node) && !has_failed(node);
             if is_eligible && position(node) > position(candidate) {
                 let (better, worse) = (&view.nodes[node].id, &server.id);
                 let (more, less) = (position(node), position(candidate));

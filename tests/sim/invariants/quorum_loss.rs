@@ -2,12 +2,12 @@
 //! was acknowledged before.
 //!
 //! This is what all the rest is for. It holds whatever fails, as disks keep what they have in this world; the only way
-//! out is an operator who said that data may be lost.
+//! out is an operator who said that data may be lost, or who paused pgbaton and promoted somebody by hand.
 
 use std::collections::HashSet;
 
 use pgbaton::cluster::action::Action;
-use pgbaton::cluster::{Command, Event, Phase};
+use pgbaton::cluster::{Command, CommandId, Event, Phase};
 use pgbaton::types::Durability;
 
 use super::{Fact, Invariant, View};
@@ -18,7 +18,7 @@ use crate::wal::{Payload, Wal};
 pub struct QuorumLoss {
     acknowledged: Vec<(u64, u64)>,
     /// An operator allows the loss, with the order of this number.
-    allowed: Option<pgbaton::cluster::CommandId>,
+    allowed: Option<CommandId>,
 }
 
 impl Invariant for QuorumLoss {
@@ -36,8 +36,13 @@ impl Invariant for QuorumLoss {
                 self.allowed = Some(*id);
             }
             Fact::Acting(Action::Answer { id, result: Err(_) }) if self.allowed == Some(*id) => self.allowed = None,
+            // Once its candidate is stored, what that one has is all that the next one must have.
+            Fact::Stored { .. } if self.allowed.is_some() && is_promoting(view) => self.allowed = Some(CommandId(0)),
             Fact::Stored { before } => {
                 let Some(record) = view.record.filter(|record| record.phase == Phase::Stable) else { return Ok(()) };
+                if record.paused && record.cause.contains("by hand") {
+                    self.allowed.get_or_insert(CommandId(0));
+                }
                 if before.is_none_or(|before| before.epoch != record.epoch || before.phase != Phase::Stable) {
                     self.check(&view.nodes[index(&record.primary)].wal, record.epoch.0)?;
                 }
@@ -68,4 +73,8 @@ impl QuorumLoss {
             None => Ok(()),
         }
     }
+}
+
+fn is_promoting(view: &View<'_>) -> bool {
+    view.record.is_some_and(|record| record.phase == Phase::Promoting)
 }
