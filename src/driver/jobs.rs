@@ -35,7 +35,10 @@ pub(super) async fn settle(
     doubts: &[u64],
 ) -> Result<(Answer, HashMap<u64, bool>), Failure> {
     let (answer, said) = control.settle(node, doubts).await?;
-    Ok((answer, outcomes(said, true)))
+    // A primary that crashed and is taken back may have run them after its restart: their backends still wait for standbys,
+    // and will commit.
+    let is_standby = matches!(control.observe(node).await, Sight::Answers(seen) if seen.is_in_recovery);
+    Ok((answer, outcomes(said, is_standby)))
 }
 
 /// What is certain of them. `is_over`: what is under way there has lost its session, and can only be undone: on a standby about
@@ -43,8 +46,9 @@ pub(super) async fn settle(
 pub(super) fn outcomes(said: Vec<(u64, XactStatus)>, is_over: bool) -> HashMap<u64, bool> {
     let certain = |(xid, status)| match status {
         XactStatus::Committed => Some((xid, true)),
-        XactStatus::Aborted | XactStatus::Future => Some((xid, false)),
-        XactStatus::InProgress => is_over.then_some((xid, false)),
+        XactStatus::Aborted => Some((xid, false)),
+        // On a primary, a transaction that waits for its standbys is one of these, whatever its number.
+        XactStatus::InProgress | XactStatus::Future => is_over.then_some((xid, false)),
         XactStatus::TooOld => None,
     };
     said.into_iter().filter_map(certain).collect()

@@ -16,7 +16,8 @@ use super::{Control, NodeError};
 use crate::cluster::{Failure, Observation, Receiver, Sender, Sight};
 use crate::types::{Epoch, Lsn, Millis, NodeId, Timeline};
 
-/// A standby's timeline: that of the WAL it receives, else what the control file knows, which is late in both of its places.
+/// A standby's timeline: that of the WAL it receives, else that of the WAL files it has; what the control file knows is late
+/// in both of its places.
 ///
 /// The checkpointer is the one process that every restart of the server's processes replaces, also where the postmaster
 /// survives the crash of a backend.
@@ -29,7 +30,9 @@ SELECT in_recovery,
             ELSE pg_current_wal_lsn() END,
        CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
        CASE WHEN in_recovery
-            THEN greatest(receiver.received_tli,
+            THEN greatest(coalesce(receiver.received_tli,
+                                   (SELECT max(('x' || left(name, 8))::bit(32)::bigint) FROM pg_ls_waldir()
+                                    WHERE name ~ '^[0-9A-F]{24}$')),
                           (SELECT timeline_id FROM pg_control_checkpoint()),
                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,

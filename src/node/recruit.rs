@@ -175,7 +175,9 @@ impl Inner {
         let row = work
             .row(
                 "SELECT (SELECT system_identifier FROM pg_control_system()),
-                        greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                        greatest((SELECT max(('x' || left(name, 8))::bit(32)::bigint) FROM pg_ls_waldir()
+                                  WHERE name ~ '^[0-9A-F]{24}$'),
+                                 (SELECT timeline_id FROM pg_control_checkpoint()),
                                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint,
                         (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint
                          FROM pg_stat_activity WHERE backend_type = 'checkpointer')",

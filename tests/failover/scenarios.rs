@@ -447,6 +447,28 @@ fn pgbaton_killed_async() {
     play(plan("pgbaton killed in each phase, restarted", Async), pgbaton_is_killed_in_each_phase);
 }
 
+/// Whoever starts then has seen nothing of the standby that is left: not that it had followed the last change of timeline.
+fn pgbaton_and_the_primary_die_together(mut stage: Stage) {
+    stage.kill_primary();
+    stage.wait_for_writes();
+    stage.wait_until_ready();
+    stage.live_on();
+    let before = stage.record();
+    stage.baton.kill();
+    stage.kill_primary();
+    stage.baton.restart();
+    stage.wait_for_writes();
+    let record = stage.record();
+    assert!(record.epoch > before.epoch && record.primary != before.primary, "{record:?} after {before:?}");
+    stage.live_on();
+    stage.judge(true);
+}
+
+#[test]
+fn pgbaton_and_primary_killed_quorum() {
+    play(plan("pgbaton killed with the second primary", Quorum), pgbaton_and_the_primary_die_together);
+}
+
 /// It stands still in the middle of a failover, and goes on as if nothing had been.
 fn pgbaton_freezes_in(mut stage: Stage, phase: &str) {
     let old = stage.kill_primary();
