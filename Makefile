@@ -13,8 +13,7 @@ FIRST ?= 0
 # and without the minutes that link-time optimisation takes.
 export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
-.PHONY: help demo test failover lint drivers conformance bench fuzz release
-.PHONY: help demo test lint drivers conformance bench fuzz sim release
+.PHONY: help demo test failover lint drivers conformance bench fuzz sim release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

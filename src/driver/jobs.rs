@@ -14,6 +14,7 @@ const MIGRATION: Duration = Duration::from_secs(15);
 pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, job: Job) -> Result<Answer, Failure> {
     match job {
         Job::Recruit { node } => control.recruit(&node, epoch).await,
+        Job::Level { node, from, until } => control.level(&node, epoch, &from, until).await,
         Job::Settle { node } => settle(control, &node, &[]).await.map(|(answer, _)| answer),
         Job::Promote { node, sync } => control.promote(&node, &sync).await,
         Job::SetSync { node, sync } => control.set_sync(&node, &sync).await,

@@ -10,6 +10,7 @@ mod error;
 mod fence;
 mod follow;
 mod keeper;
+mod level;
 mod observe;
 mod promote;
 mod recruit;
