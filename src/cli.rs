@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::client::{self, AdminUrl};
+use crate::admin::orders::{Done, Failover, Maintenance};
 use crate::admin::history::{self, Entries};
 use crate::cluster::Availability;
 use crate::config::{Config, LogFormat, keys};
@@ -65,10 +66,25 @@ enum Verb {
     /// Bring the schema `pgbaton` to the primary, as the control user
     #[command(after_help = MIGRATE_HELP)]
     Migrate(ConfigFile),
+    /// Make a node the primary now, whatever the state of the present one
+    #[command(after_help = FAILOVER_HELP)]
+    Failover(FailoverArguments),
+    /// Forbid any change of primary, until `resume`
+    Pause(Ordering),
+    /// Allow changes of primary again; also: go on after the store was found to be older than the database
+    Resume(Ordering),
+    /// Take a standby out of use (no reads, no vote, no promotion), or back into it
+    Maintenance(MaintenanceArguments),
     /// Look at configuration
     #[command(subcommand)]
     Config(ConfigVerb),
 }
+
+const FAILOVER_HELP: &str = "\
+It is refused if acknowledged commits would be lost by it, unless --allow-data-loss says that they may.
+
+Example:
+  pgbaton failover --to n2";
 
 const SERVE_HELP: &str = "\
 Signals:
@@ -206,6 +222,35 @@ struct DemoArguments {
     keep: bool,
 }
 
+#[derive(Debug, Args)]
+struct Ordering {
+    /// Where its admin endpoint is
+    #[arg(long, value_name = "URL", env = "PGBATON_ADMIN", default_value = "http://127.0.0.1:6433")]
+    admin: AdminUrl,
+}
+
+#[derive(Debug, Args)]
+struct FailoverArguments {
+    /// The node that is to be the primary
+    #[arg(long, value_name = "NODE")]
+    to: String,
+    /// Also if acknowledged commits are lost by it
+    #[arg(long)]
+    allow_data_loss: bool,
+    #[command(flatten)]
+    ordering: Ordering,
+}
+
+#[derive(Debug, Args)]
+struct MaintenanceArguments {
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[arg(value_name = "on|off", value_parser = ["on", "off"])]
+    state: String,
+    #[command(flatten)]
+    ordering: Ordering,
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigVerb {
     /// Say what is wrong with a configuration file, line by line
@@ -273,6 +318,14 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             }
             Ok(())
         }
+        Verb::Failover(FailoverArguments { to, allow_data_loss, ordering }) => {
+            order(&ordering, "/failover", &Failover { to, allow_data_loss })
+        }
+        Verb::Pause(ordering) => order(&ordering, "/pause", &serde_json::json!({})),
+        Verb::Resume(ordering) => order(&ordering, "/resume", &serde_json::json!({})),
+        Verb::Maintenance(MaintenanceArguments { node, state, ordering }) => {
+            order(&ordering, &format!("/nodes/{node}/maintenance"), &Maintenance { on: state == "on" })
+        }
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
             let config = Config::load(&file)?;
             for node in &config.cluster.nodes {
@@ -286,6 +339,17 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         }
     }
+}
+
+/// Gives an order to a running pgbaton and prints what was done.
+fn order(ordering: &Ordering, path: &str, body: &impl serde::Serialize) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let token = std::env::var("PGBATON_TOKEN").ok();
+    let body = serde_json::to_string(body)?;
+    let answer = runtime.block_on(client::post(&ordering.admin, token.as_deref(), path, body))?;
+    let Done { done } = serde_json::from_str(&answer)?;
+    println!("{done}");
+    Ok(())
 }
 
 fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>> {

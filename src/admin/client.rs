@@ -6,9 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take, all of it.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long an answer may take, all of it; that to an order comes when it has been carried out.
+const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
 
@@ -100,16 +100,35 @@ pub async fn get(
     path: &str,
     parameters: &[(&str, &str)],
 ) -> Result<String, ClientError> {
+    send(url, token, path, parameters, None).await
+}
+
+/// Gives an order, as JSON, and gives the body of a good answer.
+pub async fn post(url: &AdminUrl, token: Option<&str>, path: &str, order: String) -> Result<String, ClientError> {
+    send(url, token, path, &[], Some(order)).await
+}
+
+async fn send(
+    url: &AdminUrl,
+    token: Option<&str>,
+    path: &str,
+    parameters: &[(&str, &str)],
+    order: Option<String>,
+) -> Result<String, ClientError> {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     let target = format!("{}{path}{}{query}", url.prefix, if query.is_empty() { "" } else { "?" });
     let unsayable = |error: &dyn fmt::Display| ClientError::Unsayable(error.to_string());
-    let mut request = Request::get(target).header(HOST, url.authority());
+    let mut request = match order {
+        Some(_) => Request::post(target).header(CONTENT_TYPE, "application/json"),
+        None => Request::get(target),
+    };
+    request = request.header(HOST, url.authority());
     if let Some(token) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| unsayable(&error))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| unsayable(&error))?;
+    let request = request.body(Full::new(Bytes::from(order.unwrap_or_default()))).map_err(|error| unsayable(&error))?;
     let unreachable = |reason: String| ClientError::Unreachable { url: url.clone(), reason };
     let strange = |reason: String| ClientError::Strange { url: url.clone(), reason };
 

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::history::{self, Entries, History};
 use super::metrics;
+use super::orders::Orders;
 use super::picture::Cluster;
 use crate::auth::Secret;
 use crate::cluster::{self, Availability};
@@ -45,6 +46,7 @@ pub struct Api {
     pub cluster: String,
     /// What the control plane believes.
     pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
+    pub orders: Orders,
     /// Whether new clients are accepted.
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
@@ -93,6 +95,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/explain", get(explain))
         .route("/history", get(past))
         .route("/availability", get(availability))
+        .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(api.clone(), check_token))
@@ -100,7 +103,7 @@ fn router(api: Arc<Api>) -> Router {
 }
 
 /// What went wrong, for people and programs.
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     /// For programs; never changes its meaning.
     code: &'static str,
@@ -109,7 +112,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Refused {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Refused {
         Refused { status, code, message: message.into(), hint }
     }
 }
@@ -154,12 +157,13 @@ fn shows(headers: &HeaderMap, token: &[u8]) -> bool {
 }
 
 async fn unknown() -> Refused {
-    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history and /availability.";
+    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability; to POST to: /pause, \
+                /resume, /failover, /nodes/ID/maintenance.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 
 async fn not_allowed() -> Refused {
-    let hint = "It can only be read, with GET.";
+    let hint = "What tells is read with GET, what acts is sent with POST.";
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method", hint)
 }
 

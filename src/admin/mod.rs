@@ -4,6 +4,7 @@ pub mod client;
 pub mod console;
 pub mod history;
 pub mod http;
+pub mod orders;
 mod metrics;
 mod picture;
 pub mod tables;

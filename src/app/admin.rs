@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::{StartError, listen};
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
+use crate::admin::orders::Orders;
 use crate::auth::Secret;
 use crate::config::{Config, Listen};
 use crate::driver;
@@ -32,14 +33,23 @@ pub fn api(
     history: History,
 ) -> Api {
     let token = &config.admin.token;
+    let seen = cluster.clone();
     Api {
         shared,
-        believed: Box::new(move || cluster.picture()),
+        believed: Box::new(move || seen.picture()),
+        orders: orders(cluster),
         cluster: config.cluster.name.clone(),
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
     }
+}
+
+fn orders(cluster: driver::Handle) -> Orders {
+    Arc::new(move |command| {
+        let cluster = cluster.clone();
+        Box::pin(async move { cluster.order(command).await })
+    })
 }
 
 /// Runs within the runtime that serves it.

@@ -1,0 +1,103 @@
+//! What an operator orders: `POST /pause`, `/resume`, `/failover`, `/nodes/ID/maintenance`.
+//!
+//! An order is answered when it has been carried out or refused, which for a failover takes as long as that does. The body is
+//! JSON and has to say so in its Content-Type: a page in somebody's browser can send a form to this address, but not that.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::http::{Api, Refused};
+use crate::cluster::Command;
+use crate::types::NodeId;
+
+/// Gives an order, and tells what came of it: what was done, or why not.
+pub type Orders = Arc<dyn Fn(Command) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
+
+/// The body of `POST /failover`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    pub to: String,
+    #[serde(default)]
+    pub allow_data_loss: bool,
+}
+
+/// The body of `POST /nodes/ID/maintenance`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    pub on: bool,
+}
+
+/// What was done.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Done {
+    pub done: String,
+}
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
+        .route("/failover", post(failover))
+        .route("/nodes/{id}/maintenance", post(maintenance))
+}
+
+async fn order(api: &Api, command: Command) -> Result<Json<Done>, Refused> {
+    tracing::info!(?command, "ordered by the admin endpoint");
+    match (api.orders)(command).await {
+        Ok(done) => Ok(Json(Done { done })),
+        Err(reason) => Err(Refused::new(StatusCode::CONFLICT, "refused", reason, "See /cluster for the state of things.")),
+    }
+}
+
+/// Orders without a body have to show that they are no form, too.
+fn check_kind(headers: &HeaderMap) -> Result<(), Refused> {
+    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    match kind.is_some_and(|kind| kind.starts_with(b"application/json")) {
+        true => Ok(()),
+        false => Err(bad(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an order is sent as JSON".into())),
+    }
+}
+
+fn bad(status: StatusCode, message: String) -> Refused {
+    Refused::new(status, "bad_request", message, "Content-Type: application/json; {\"to\":\"n2\"}, {\"on\":true}, or {}.")
+}
+
+fn body<T>(given: Result<Json<T>, JsonRejection>) -> Result<T, Refused> {
+    given.map(|Json(body)| body).map_err(|error| bad(error.status(), error.body_text()))
+}
+
+async fn pause(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
+    check_kind(&headers)?;
+    order(&api, Command::Pause).await
+}
+
+async fn resume(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
+    check_kind(&headers)?;
+    order(&api, Command::Resume).await
+}
+
+async fn failover(
+    State(api): State<Arc<Api>>,
+    wanted: Result<Json<Failover>, JsonRejection>,
+) -> Result<Json<Done>, Refused> {
+    let Failover { to, allow_data_loss } = body(wanted)?;
+    order(&api, Command::Failover { to: NodeId::from(&*to), allow_data_loss }).await
+}
+
+async fn maintenance(
+    State(api): State<Arc<Api>>,
+    Path(node): Path<String>,
+    wanted: Result<Json<Maintenance>, JsonRejection>,
+) -> Result<Json<Done>, Refused> {
+    let Maintenance { on } = body(wanted)?;
+    order(&api, Command::Maintenance { node: NodeId::from(&*node), on }).await
+}
