@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::client::{self, AdminUrl};
-use crate::admin::orders::{Done, Failover, Maintenance};
 use crate::admin::history::{self, Entries};
+use crate::admin::orders::{Done, Failover, Maintenance};
 use crate::cluster::Availability;
 use crate::config::{Config, LogFormat, keys};
 use crate::session::explain::Explanation;

@@ -4,7 +4,7 @@ pub mod client;
 pub mod console;
 pub mod history;
 pub mod http;
-pub mod orders;
 mod metrics;
+pub mod orders;
 mod picture;
 pub mod tables;

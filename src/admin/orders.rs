@@ -54,7 +54,9 @@ async fn order(api: &Api, command: Command) -> Result<Json<Done>, Refused> {
     tracing::info!(?command, "ordered by the admin endpoint");
     match (api.orders)(command).await {
         Ok(done) => Ok(Json(Done { done })),
-        Err(reason) => Err(Refused::new(StatusCode::CONFLICT, "refused", reason, "See /cluster for the state of things.")),
+        Err(reason) => {
+            Err(Refused::new(StatusCode::CONFLICT, "refused", reason, "See /cluster for the state of things."))
+        }
     }
 }
 
@@ -68,7 +70,12 @@ fn check_kind(headers: &HeaderMap) -> Result<(), Refused> {
 }
 
 fn bad(status: StatusCode, message: String) -> Refused {
-    Refused::new(status, "bad_request", message, "Content-Type: application/json; {\"to\":\"n2\"}, {\"on\":true}, or {}.")
+    Refused::new(
+        status,
+        "bad_request",
+        message,
+        "Content-Type: application/json; {\"to\":\"n2\"}, {\"on\":true}, or {}.",
+    )
 }
 
 fn body<T>(given: Result<Json<T>, JsonRejection>) -> Result<T, Refused> {

@@ -25,7 +25,9 @@ pub(super) struct Ledger {
     store: Arc<Mutex<Embedded>>,
     /// How far the primary was, and how many commits had been acknowledged before it was asked.
     samples: VecDeque<(Lsn, u64)>,
-    watching: Option<Watching>,
+    /// When watching began, and when that was last written down.
+    started: u64,
+    watched: Option<u64>,
     outage: Option<Outage>,
     /// The last one that was opened.
     open_epoch: Option<Epoch>,
@@ -33,11 +35,6 @@ pub(super) struct Ledger {
     misses: (u32, u64),
     /// Acknowledged when the last probe of the primary was under way.
     acknowledged_before: u64,
-}
-
-struct Watching {
-    from: u64,
-    written: u64,
 }
 
 struct Outage {
@@ -54,11 +51,12 @@ struct Entry<'n> {
 }
 
 impl Ledger {
-    pub fn new(store: Arc<Mutex<Embedded>>) -> Ledger {
+    pub fn new(store: Arc<Mutex<Embedded>>, started: u64) -> Ledger {
         Ledger {
             store,
             samples: VecDeque::new(),
-            watching: None,
+            started,
+            watched: None,
             outage: None,
             open_epoch: None,
             misses: (0, 0),
@@ -143,18 +141,11 @@ impl Ledger {
 
     /// Writes down now and then that somebody watches, and that an outage goes on.
     pub fn watch(&mut self, now: u64) {
-        let from = match &mut self.watching {
-            Some(watching) if now < watching.written + WATCH => return,
-            Some(watching) => {
-                watching.written = now;
-                watching.from
-            }
-            None => {
-                self.watching = Some(Watching { from: now, written: now });
-                now
-            }
-        };
-        self.append(HistoryEntry::Watch { from, to: now });
+        if self.watched.is_some_and(|watched| now < watched + WATCH) {
+            return;
+        }
+        self.watched = Some(now);
+        self.append(HistoryEntry::Watch { from: self.started, to: now });
         if let Some(outage) = self.outage.as_mut().filter(|outage| !outage.is_written) {
             outage.is_written = true;
             let entry = HistoryEntry::Outage { from: outage.from, to: None, reason: outage.reason.clone() };

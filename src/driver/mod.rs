@@ -80,6 +80,8 @@ pub struct Handle {
     orders: mpsc::Sender<Order>,
     picture: watch::Receiver<Arc<Picture>>,
     store: Arc<Mutex<Embedded>>,
+    /// In milliseconds since 1970.
+    started: u64,
 }
 
 type Order = (Command, oneshot::Sender<Result<String, String>>);
@@ -90,8 +92,11 @@ impl Handle {
         self.picture.borrow().clone()
     }
 
+    /// What is written down, and that somebody has watched since the start until now.
     pub fn history(&self) -> Vec<HistoryEntry> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).history()
+        let mut entries = self.store.lock().unwrap_or_else(PoisonError::into_inner).history();
+        HistoryEntry::Watch { from: self.started, to: unix_ms() }.add_to(&mut entries);
+        entries
     }
 
     /// Gives an order and waits for what comes of it: what was done, or why not.
@@ -158,7 +163,8 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
     let (orders, ordered) = mpsc::channel(ORDERS);
     let (picture, pictured) = watch::channel(Arc::new(brain.picture()));
     let store = Arc::new(Mutex::new(store));
-    let handle = Handle { orders, picture: pictured, store: store.clone() };
+    let started = unix_ms();
+    let handle = Handle { orders, picture: pictured, store: store.clone(), started };
     let (reports, reported) = mpsc::unbounded_channel();
     let driver = Driver {
         brain,
@@ -178,7 +184,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         is_clearing: false,
         is_beating: false,
         is_keeping_up: false,
-        ledger: Ledger::new(store),
+        ledger: Ledger::new(store, started),
         picture,
         origin: Instant::now(),
     };
