@@ -49,6 +49,7 @@ fn nodes_alone_are_a_whole_configuration() {
         hold: Duration::from_secs(30),
         max_held: 10_000,
         max_held_bytes: 64 << 20,
+        ask_commits: true,
     };
     assert_eq!(config.failover, failover);
     let coordination = Coordination { kind: CoordinationKind::Embedded, path: "pgbaton-state.json".into() };
@@ -117,6 +118,7 @@ fn every_key_can_be_set() {
         hold = "5s"
         max_held = 0
         max_held_bytes = "1MiB"
+ask_commits = false
         [coordination]
         kind = "embedded"
         path = "/var/lib/pgbaton/state.json"
@@ -164,6 +166,7 @@ fn every_key_can_be_set() {
         hold: Duration::from_secs(5),
         max_held: 0,
         max_held_bytes: 1 << 20,
+        ask_commits: false,
     };
     assert_eq!(config.failover, failover);
     assert_eq!(config.coordination.path, Path::new("/var/lib/pgbaton/state.json"));
