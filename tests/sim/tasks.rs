@@ -76,13 +76,17 @@ impl Task {
             (_, _, Reply::NotYet) => Next::Again,
             (_, _, Reply::No(_) | Reply::Starting | Reply::Reset | Reply::Full) => Next::End(Err(failure(reply))),
             (Job::Recruit { .. } | Job::Fence { .. }, 0, _) => Next::Stage(1),
-            (Job::Level { .. }, 0 | 2, _) | (Job::Promote { .. } | Job::SetSync { .. }, 0 | 1, _) => Next::Stage(self.stage + 1),
-            (Job::Recruit { .. } | Job::Level { .. }, _, Reply::Is { timeline, lsn, row, .. }) => end(Answer::Recruited {
-                system_identifier: SYSTEM_IDENTIFIER,
-                timeline: Timeline(*timeline),
-                received: Lsn(*lsn),
-                last_epoch: row.map(Epoch),
-            }),
+            (Job::Level { .. }, 0 | 2, _) | (Job::Promote { .. } | Job::SetSync { .. }, 0 | 1, _) => {
+                Next::Stage(self.stage + 1)
+            }
+            (Job::Recruit { .. } | Job::Level { .. }, _, Reply::Is { timeline, lsn, row, .. }) => {
+                end(Answer::Recruited {
+                    system_identifier: SYSTEM_IDENTIFIER,
+                    timeline: Timeline(*timeline),
+                    received: Lsn(*lsn),
+                    last_epoch: row.map(Epoch),
+                })
+            }
             (Job::Settle { .. }, _, Reply::Is { lsn, row, .. }) => {
                 end(Answer::Settled { replayed: Lsn(*lsn), last_epoch: row.map(Epoch) })
             }
