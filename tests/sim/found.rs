@@ -59,3 +59,24 @@ fn who_followed_a_candidate_that_failed_once_follows_it_again() {
         ends_well(Durability::Quorum, &faults, 6000);
     }
 }
+
+/// An order that may lose something, whose candidate is behind and dies before it is promoted: what that one had was all that
+/// the next one had to have.
+#[test]
+fn an_order_with_loss_whose_candidate_dies_loses_nothing() {
+    for offset in (0..300).step_by(20) {
+        let cut = Fault::OneWay { from: A, to: B };
+        let failover = Fault::Order(Order::Failover { to: B, allow_data_loss: true });
+        let faults = [(1200, cut), (1500, failover), (1500 + offset, Fault::Kill { node: B })];
+        ends_well(Durability::Quorum, &faults, 6000);
+    }
+}
+
+/// What was on its way when the primary died has reached one standby and not the other, and the one that has it dies as well.
+#[test]
+fn a_candidate_that_dies_while_it_is_promoted_does_not_hold_the_next_one_up() {
+    for offset in (0..600).step_by(40) {
+        let faults = [(1000, Fault::Slow), (1500, Fault::Kill { node: A }), (1700 + offset, Fault::Kill { node: C })];
+        ends_well(Durability::Quorum, &faults, 6000);
+    }
+}
