@@ -20,6 +20,7 @@ mod settle;
 mod slots;
 mod sync;
 mod sync_names;
+mod turn;
 mod work;
 
 use std::fmt;

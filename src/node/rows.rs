@@ -3,8 +3,7 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use super::keeper::Line;
-use super::sync::{SYNC_LIMIT, committed};
-use super::sync_names;
+use super::sync::{SYNC_LIMIT, acknowledged};
 use super::work::Work;
 use super::{Control, NodeError};
 use crate::cluster::{Answer, Failure};
@@ -57,12 +56,7 @@ impl Control {
         // Locally at first: what was begun with another value of synchronous_commit is none the worse for it, as the commits
         // of the barrier come after it in the log, and a row that was there already needs the same proof.
         work.run("COMMIT").await?;
-        let row = work.row("SELECT current_setting('synchronous_standby_names')", &[]).await?;
-        match sync_names::parse(&work.get::<String>(&row, 0)?) {
-            Some(names) => super::sync::barrier(&work, &names).await?,
-            // Somebody else's: the server knows who is to be waited for.
-            None => committed(&work, super::sync::BARRIER).await.map(drop)?,
-        }
+        acknowledged(&work).await?;
         Ok(Answer::EpochWritten)
     }
 
