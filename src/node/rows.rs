@@ -15,7 +15,10 @@ ON CONFLICT (epoch) DO NOTHING";
 
 const BEAT: &str = "
 INSERT INTO pgbaton.heartbeat (coordinator, node, epoch, at) VALUES ($1, $3, $2, clock_timestamp())
-ON CONFLICT (coordinator) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, at = excluded.at";
+ON CONFLICT (coordinator) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, at = excluded.at
+RETURNING pg_current_xact_id()::text,
+          (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint
+           FROM pg_stat_get_activity(NULL) WHERE backend_type = 'checkpointer')";
 
 const HISTORY: &str = "
 INSERT INTO pgbaton.history (epoch, entry, at) VALUES ($1, $2::text::jsonb, clock_timestamp())
@@ -81,7 +84,14 @@ impl Control {
                 Ok(())
             }
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
+            Ok(rows) => {
+                let seen = rows.first().and_then(|row| {
+                    let xid = row.try_get::<_, &str>(0).ok()?.parse().ok()?;
+                    Some((row.try_get::<_, Option<i64>>(1).ok()?? as u64, xid))
+                });
+                keeper.memory().durable_xid = seen;
+                Ok(())
+            }
         }
     }
 
