@@ -15,7 +15,7 @@ pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, 
     match job {
         Job::Recruit { node } => control.recruit(&node, epoch).await,
         Job::Level { node, from, until } => control.level(&node, epoch, &from, until).await,
-        Job::Settle { node } => settle(control, &node, &[]).await.map(|(answer, _)| answer),
+        Job::Settle { node } => settle(control, &node, &[], None).await.map(|(answer, _)| answer),
         Job::Promote { node, sync } => control.promote(&node, &sync).await,
         Job::SetSync { node, sync } => control.set_sync(&node, &sync).await,
         Job::WriteEpoch { node, cause } => {
@@ -29,28 +29,49 @@ pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, 
     }
 }
 
-/// Asks a node what became of these transactions.
+/// What is known of the node that was asked about transactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Witness {
+    /// About to be promoted: what is under way there has lost its session and its primary, and can only be undone.
+    Standby,
+    /// The primary of these transactions, which has not restarted since.
+    Living,
+    /// A primary that has restarted, or may have.
+    Restarted,
+}
+
+/// Asks a node what became of these transactions. `incarnation`: what the primary they were sent to was when it opened.
 pub(super) async fn settle(
     control: &Control,
     node: &NodeId,
     doubts: &[u64],
+    incarnation: Option<u64>,
 ) -> Result<(Answer, HashMap<u64, bool>), Failure> {
-    let (answer, said) = control.settle(node, doubts).await?;
-    // A primary that crashed and is taken back may have run them after its restart: their backends still wait for standbys,
-    // and will commit.
-    let is_standby = matches!(control.observe(node).await, Sight::Answers(seen) if seen.is_in_recovery);
-    Ok((answer, outcomes(said, is_standby)))
+    let (answer, said) = control.settle(node, doubts, incarnation).await?;
+    // Asked afterwards: what is the same now was so before.
+    let witness = match control.observe(node).await {
+        Sight::Answers(seen) if seen.is_in_recovery => Witness::Standby,
+        Sight::Answers(seen) if Some(seen.incarnation) == incarnation => Witness::Living,
+        _ => Witness::Restarted,
+    };
+    Ok((answer, outcomes(said, witness)))
 }
 
-/// What is certain of them. `is_over`: what is under way there has lost its session, and can only be undone: on a standby about
-/// to be promoted, or a primary that has restarted.
-pub(super) fn outcomes(said: Vec<(u64, XactStatus)>, is_over: bool) -> HashMap<u64, bool> {
-    let certain = |(xid, status)| match status {
-        XactStatus::Committed => Some((xid, true)),
-        XactStatus::Aborted => Some((xid, false)),
-        // On a primary, a transaction that waits for its standbys is one of these, whatever its number.
-        XactStatus::InProgress | XactStatus::Future => is_over.then_some((xid, false)),
-        XactStatus::TooOld => None,
+/// What is certain of them, `true`: committed.
+pub(super) fn outcomes(said: Vec<(u64, XactStatus)>, witness: Witness) -> HashMap<u64, bool> {
+    let certain = |(xid, status)| match (status, witness) {
+        (XactStatus::Committed, _) | (XactStatus::Ambiguous, Witness::Living) => Some((xid, true)),
+        // Of the last transaction with that number. Had the number been handed out before, that one was lost in a crash.
+        (XactStatus::Aborted, _) => Some((xid, false)),
+        (XactStatus::InProgress, Witness::Standby) => Some((xid, false)),
+        // On a primary it may wait for standbys, and will be committed when they have it.
+        (XactStatus::InProgress, Witness::Living | Witness::Restarted) => None,
+        (XactStatus::Future, Witness::Standby | Witness::Restarted) => Some((xid, false)),
+        // That cannot be.
+        (XactStatus::Future, Witness::Living) => None,
+        // Perhaps somebody else's.
+        (XactStatus::Ambiguous, Witness::Standby | Witness::Restarted) => None,
+        (XactStatus::TooOld, _) => None,
     };
     said.into_iter().filter_map(certain).collect()
 }
@@ -87,5 +108,20 @@ async fn prepare(control: &Control, node: &NodeId) -> Result<(), Failure> {
             };
             Err(Failure { kind, reason: error.to_string() })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_is_told() {
+        use XactStatus::{Aborted, Ambiguous, Committed, Future, InProgress, TooOld};
+        let all = [Committed, Aborted, Ambiguous, InProgress, Future, TooOld];
+        let told = |witness| all.map(|status| outcomes(vec![(7, status)], witness).remove(&7));
+        assert_eq!(told(Witness::Standby), [Some(true), Some(false), None, Some(false), Some(false), None]);
+        assert_eq!(told(Witness::Living), [Some(true), Some(false), Some(true), None, None, None]);
+        assert_eq!(told(Witness::Restarted), [Some(true), Some(false), None, None, Some(false), None]);
     }
 }

@@ -336,12 +336,12 @@ impl Driver {
         tracing::debug!(?id, %epoch, ?job, "begun");
         let task = match job {
             Job::Settle { node } => {
-                let plane = self.plane.clone();
+                let (plane, incarnation) = (self.plane.clone(), self.incarnation);
                 tokio::spawn(async move {
                     if !plane.all_let_go(LET_GO).await {
                         tracing::warn!("some sessions have not let go of the primary that was given up");
                     }
-                    let result = jobs::settle(&control, &node, &plane.doubts()).await;
+                    let result = jobs::settle(&control, &node, &plane.doubts(), incarnation).await;
                     let _ = reports.send(Report::Settled { id, node, result });
                 })
             }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Driver, Report, jobs, unix_ms};
-use crate::cluster::{Job, Lead, Sight};
+use crate::cluster::Lead;
 use crate::types::{Durability, Lsn, NodeId, Role};
 
 /// How often slots are looked after: WAL that a standby no longer needs is kept for so long at most.
@@ -71,32 +71,22 @@ impl Driver {
             return;
         }
         let (epoch, node, incarnation) = (*epoch, primary.clone(), self.incarnation);
-        let sync = self.brain.picture().sync;
         let is_quorum = self.policy.durability == Durability::Quorum;
-        let (control, reports, coordinator) =
-            (self.control.clone(), self.reports.clone(), self.policy.coordinator.clone());
+        let (control, reports) = (self.control.clone(), self.reports.clone());
         tokio::spawn(async move {
-            let mut outcomes = match control.settle(&node, &doubts).await {
-                Ok((_, said)) => jobs::outcomes(said, false),
+            let mut outcomes = match jobs::settle(&control, &node, &doubts, incarnation).await {
+                Ok((_, outcomes)) => outcomes,
                 Err(failure) => {
                     tracing::debug!(%node, reason = failure.reason, "commits in doubt could not be asked for");
                     Default::default()
                 }
             };
-            // The same numbers may be other transactions by now.
-            let is_same = match control.observe(&node).await {
-                Sight::Answers(seen) => Some(seen.incarnation) == incarnation,
-                Sight::Fails(..) => false,
-            };
-            if !is_same {
-                outcomes.clear();
-            }
             // What is committed there may have been waiting for the voters still when its session broke.
-            if is_quorum && outcomes.values().any(|is_committed| *is_committed) {
-                let barrier = jobs::perform(&control, epoch, &coordinator, Job::SetSync { node, sync }).await;
-                if barrier.is_err() {
-                    outcomes.clear();
-                }
+            if is_quorum
+                && outcomes.values().any(|is_committed| *is_committed)
+                && control.await_voters(&node).await.is_err()
+            {
+                outcomes.clear();
             }
             let _ = reports.send(Report::Cleared { epoch, outcomes });
         });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Control;
+use super::keeper::Keeper;
 use super::sync_names::FENCED;
 use super::work::{PAUSE, Value, Work};
 use crate::cluster::{Answer, Failure};
@@ -37,33 +38,37 @@ impl Control {
     pub async fn fence(&self, node: &NodeId) -> Result<Answer, Failure> {
         let keeper = self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, FENCE_LIMIT).await?;
-        let row = work.row("SELECT pg_is_in_recovery()", &[]).await?;
-        if work.get(&row, 0)? {
-            return Err(work.refused("it is a standby, which takes no writes"));
-        }
-        keeper.memory().confirmed = None;
-        // The name last: where it stands, the other is there too.
-        work.put(&[
-            ("default_transaction_read_only", Value::To("on".into())),
-            ("synchronous_standby_names", Value::To(FENCED.into())),
-        ])
-        .await?;
-        let patience = Instant::now() + ENDING;
-        loop {
-            let row = work.row(END_SESSIONS, &[]).await?;
-            let (all, out_of_reach): (i64, i64) = (work.get(&row, 0)?, work.get(&row, 1)?);
-            if all == out_of_reach || Instant::now() > patience {
-                if all > 0 {
-                    tracing::warn!(
-                        %node, sessions = all, superusers = out_of_reach,
-                        "fenced, but these sessions could not be ended; what they commit waits for ever"
-                    );
-                }
-                break;
-            }
-            sleep(PAUSE).await;
-        }
-        let row = work.row(END, &[]).await?;
-        Ok(Answer::Fenced { lsn: work.lsn(&row, 0)?, timeline: Timeline(work.get::<i64>(&row, 1)? as u32) })
+        work.alone(fence(keeper, &work)).await
     }
+}
+
+async fn fence(keeper: &Keeper, work: &Work<'_>) -> Result<Answer, Failure> {
+    let row = work.row("SELECT pg_is_in_recovery()", &[]).await?;
+    if work.get(&row, 0)? {
+        return Err(work.refused("it is a standby, which takes no writes"));
+    }
+    keeper.memory().confirmed = None;
+    // The name last: where it stands, the other is there too.
+    work.put(&[
+        ("default_transaction_read_only", Value::To("on".into())),
+        ("synchronous_standby_names", Value::To(FENCED.into())),
+    ])
+    .await?;
+    let patience = Instant::now() + ENDING;
+    loop {
+        let row = work.row(END_SESSIONS, &[]).await?;
+        let (all, out_of_reach): (i64, i64) = (work.get(&row, 0)?, work.get(&row, 1)?);
+        if all == out_of_reach || Instant::now() > patience {
+            if all > 0 {
+                tracing::warn!(
+                    node = %work.node(), sessions = all, superusers = out_of_reach,
+                    "fenced, but these sessions could not be ended; what they commit waits for ever"
+                );
+            }
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    let row = work.row(END, &[]).await?;
+    Ok(Answer::Fenced { lsn: work.lsn(&row, 0)?, timeline: Timeline(work.get::<i64>(&row, 1)? as u32) })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Control;
 use super::conninfo::Conninfo;
+use super::keeper::{Inner, Keeper};
 use super::slots::slot_name;
 use super::work::{Value, Work};
 use crate::cluster::{Answer, Failure};
@@ -22,6 +23,13 @@ impl Control {
         if node == primary {
             return Err(work.refused("it cannot follow itself"));
         }
+        work.alone(self.inner.follow(&work, upstream)).await
+    }
+}
+
+impl Inner {
+    async fn follow(&self, work: &Work<'_>, upstream: &Keeper) -> Result<Answer, Failure> {
+        let (node, primary) = (work.node(), &upstream.address.id);
         let row = work.row("SELECT pg_is_in_recovery(), current_setting('primary_conninfo')", &[]).await?;
         if !work.get::<bool>(&row, 0)? {
             return Err(work.refused("it is no standby; it has to be stopped, rewound and started as one"));
@@ -37,7 +45,7 @@ impl Control {
         conninfo.point_at(&upstream.address.host, Some(upstream.address.port));
         conninfo.set("application_name", &node.0);
         // A receiver that names a slot which is not there receives nothing at all.
-        let slot = match self.inner.make_slot(upstream, &slot_name(node)).await {
+        let slot = match self.make_slot(upstream, &slot_name(node)).await {
             Ok(()) => slot_name(node),
             Err(error) => {
                 tracing::warn!(%node, %primary, %error, "it follows without a slot, which cannot be made");

@@ -85,6 +85,9 @@ pub(super) struct Memory {
     pub epoch_rests_until: Option<Instant>,
     /// Where the timeline began that the node was promoted to before our eyes.
     pub fork: Option<(Timeline, Lsn)>,
+    /// A transaction id that is known to be on its disk, of a time as a primary since its checkpointer was started then. What
+    /// was handed out in that time up to it will not be handed out again.
+    pub durable_xid: Option<(u64, u64)>,
     /// `synchronous_standby_names` that were seen in force in every WAL sender, since its checkpointer was started then.
     pub confirmed: Option<(u64, SyncNames)>,
     /// Complaints that were made once.

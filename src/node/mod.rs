@@ -1,7 +1,7 @@
 //! Questions to nodes, asked as the control user over one kept connection per node.
 //!
 //! The SQL in here is all that pgbaton asks a node for itself: what it is (`status`), how a role proves who it is (`role`)
-//! and whether the control user may ask (`check_rights`). Connections live in the runtime in which [`Control`] was made,
+//! and whether the control user may ask and act (`check_rights`). Connections live in the runtime in which [`Control`] was made,
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
@@ -14,12 +14,14 @@ mod level;
 mod observe;
 mod promote;
 mod recruit;
+mod rights;
 mod roles;
 mod rows;
 mod settle;
 mod slots;
 mod sync;
 mod sync_names;
+mod turn;
 mod work;
 
 use std::fmt;
@@ -75,16 +77,6 @@ FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS now";
 /// A transaction of its own that writes to the log: its commit brings all of the log before it to disk, from where standbys
 /// get it. A number alone (`pg_current_xact_id`) would not do: a commit that has written nothing else is not flushed.
 const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'pgbaton', '')::text";
-
-const RIGHTS: &str = "
-SELECT has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
-       AND has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')
-       AND has_column_privilege('pg_catalog.pg_authid', 'rolvaliduntil', 'SELECT')
-       AND has_column_privilege('pg_catalog.pg_authid', 'rolcanlogin', 'SELECT'),
-       has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
-       has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
-       pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
-       current_user::text";
 
 const CONSOLE: &str = "
 SELECT pg_has_role(oid, 'pg_monitor', 'MEMBER'),
@@ -229,39 +221,5 @@ impl Control {
         let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
         let keeper = self.inner.keeper(node)?;
         Ok(self.inner.connect(keeper, &self.inner.config.database, keeper::AS_OTHERS, limit).await?.client)
-    }
-
-    /// What the control user lacks on the primary, each as a sentence that says how to grant it. Empty: nothing.
-    pub async fn check_rights(&self) -> Result<Vec<String>, NodeError> {
-        let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
-        let primary = self.inner.primary(Instant::now() + limit).await?;
-        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
-        let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
-        let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
-        let user = row.try_get::<_, String>(4).map_err(bad)?;
-        let grants = [
-            (0, "read pg_authid, so nobody can log in by password", "GRANT SELECT ON pg_authid TO"),
-            (
-                1,
-                "call pg_control_system(), so nodes cannot be checked",
-                "GRANT EXECUTE ON FUNCTION pg_control_system() TO",
-            ),
-            (
-                2,
-                "call pg_control_checkpoint(), so nodes cannot be checked",
-                "GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO",
-            ),
-            (3, "see the WAL receiver, so a standby's timeline is seen late", "GRANT pg_read_all_stats TO"),
-        ];
-        let mut missing = Vec::new();
-        for (column, lack, grant) in grants {
-            if !row.try_get::<_, bool>(column).map_err(bad)? {
-                missing.push(format!(
-                    "the control user \"{user}\" cannot {lack}; run as superuser in database \"{}\": {grant} \"{user}\"",
-                    self.inner.config.database
-                ));
-            }
-        }
-        Ok(missing)
     }
 }

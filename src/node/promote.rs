@@ -29,7 +29,7 @@ impl Control {
     pub async fn promote(&self, node: &NodeId, names: &SyncNames) -> Result<Answer, Failure> {
         let keeper = self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, PROMOTE_LIMIT).await?;
-        self.inner.promote(keeper, &work, names).await
+        work.alone(self.inner.promote(keeper, &work, names)).await
     }
 
     /// Brings all that is in memory to disk, so that a `pg_rewind` against it sees the new timeline and a crash costs little.

@@ -150,7 +150,7 @@ impl Control {
     pub async fn recruit(&self, node: &NodeId, epoch: Epoch) -> Result<Answer, Failure> {
         let keeper = self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, RECRUIT_LIMIT).await?;
-        self.inner.recruit(keeper, &work, epoch).await
+        work.alone(self.inner.recruit(keeper, &work, epoch)).await
     }
 }
 

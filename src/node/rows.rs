@@ -3,8 +3,7 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use super::keeper::Line;
-use super::sync::{SYNC_LIMIT, committed};
-use super::sync_names;
+use super::sync::{SYNC_LIMIT, acknowledged};
 use super::work::Work;
 use super::{Control, NodeError};
 use crate::cluster::{Answer, Failure};
@@ -16,7 +15,10 @@ ON CONFLICT (epoch) DO NOTHING";
 
 const BEAT: &str = "
 INSERT INTO pgbaton.heartbeat (coordinator, node, epoch, at) VALUES ($1, $3, $2, clock_timestamp())
-ON CONFLICT (coordinator) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, at = excluded.at";
+ON CONFLICT (coordinator) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, at = excluded.at
+RETURNING pg_current_xact_id()::text,
+          (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint
+           FROM pg_stat_get_activity(NULL) WHERE backend_type = 'checkpointer')";
 
 const HISTORY: &str = "
 INSERT INTO pgbaton.history (epoch, entry, at) VALUES ($1, $2::text::jsonb, clock_timestamp())
@@ -57,12 +59,7 @@ impl Control {
         // Locally at first: what was begun with another value of synchronous_commit is none the worse for it, as the commits
         // of the barrier come after it in the log, and a row that was there already needs the same proof.
         work.run("COMMIT").await?;
-        let row = work.row("SELECT current_setting('synchronous_standby_names')", &[]).await?;
-        match sync_names::parse(&work.get::<String>(&row, 0)?) {
-            Some(names) => super::sync::barrier(&work, &names).await?,
-            // Somebody else's: the server knows who is to be waited for.
-            None => committed(&work, super::sync::BARRIER).await.map(drop)?,
-        }
+        acknowledged(&work).await?;
         Ok(Answer::EpochWritten)
     }
 
@@ -87,7 +84,14 @@ impl Control {
                 Ok(())
             }
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
+            Ok(rows) => {
+                let seen = rows.first().and_then(|row| {
+                    let xid = row.try_get::<_, &str>(0).ok()?.parse().ok()?;
+                    Some((row.try_get::<_, Option<i64>>(1).ok()?? as u64, xid))
+                });
+                keeper.memory().durable_xid = seen;
+                Ok(())
+            }
         }
     }
 

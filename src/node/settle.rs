@@ -1,6 +1,9 @@
 //! The last questions to a standby before it is promoted: has it replayed everything, and which commits in doubt are in it?
 //!
-//! After the promotion transaction ids are handed out again, and the answer could be about somebody else's transaction.
+//! After the promotion transaction ids are handed out again, and the answer could be about somebody else's transaction. A
+//! primary that crashed and restarted in place hands out again those of which nothing had reached its disk. So what it says
+//! of a transaction is what became of the last one with that number. If that is not the one meant, then the one meant was lost
+//! before: "aborted" is right for both, "committed" only where it is known that the number was handed out once.
 
 use std::time::Duration;
 
@@ -20,14 +23,18 @@ pub const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Between the two looks that must agree.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// What a standby says of a transaction of its primary.
+/// What a node says of a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum XactStatus {
     Committed,
     Aborted,
-    /// On a recruited standby: neither its commit nor its abort has been received. It will be aborted by the promotion.
+    /// On a primary: there is one of that number that was committed. The one that is meant, or, if the node has restarted
+    /// since, another that got the number of one that was lost.
+    Ambiguous,
+    /// On a recruited standby: neither its commit nor its abort has been received. It will be aborted by the promotion. On a
+    /// primary it may wait for standbys still.
     InProgress,
-    /// It has never heard of it.
+    /// It has never heard of it; a primary has not handed it out since it started.
     Future,
     /// So long ago that nothing is known any more.
     TooOld,
@@ -41,15 +48,51 @@ SELECT CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN coalesce(pg_
 FROM (SELECT text::xid8 AS xid, number FROM unnest($1::text[]) WITH ORDINALITY AS asked (text, number)) AS asked
 ORDER BY number";
 
+/// Takes a number, which nobody else gets then, and says so to nobody.
+const NEXT: &str = "SELECT pg_current_xact_id()::text";
+
 impl Control {
     /// Waits until a recruited standby has replayed all it received, and asks it about these transactions; the answers are in
-    /// the order of the questions. Of a node that is no standby (any more) it only asks.
-    pub async fn settle(&self, node: &NodeId, xids: &[u64]) -> Result<(Answer, Vec<(u64, XactStatus)>), Failure> {
+    /// the order of the questions. Of a node that is no standby (any more) it only asks. `incarnation`: what the primary they
+    /// were sent to was when it began to take writes.
+    pub async fn settle(
+        &self,
+        node: &NodeId,
+        xids: &[u64],
+        incarnation: Option<u64>,
+    ) -> Result<(Answer, Vec<(u64, XactStatus)>), Failure> {
         let keeper = self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SETTLE_LIMIT).await?;
         let replayed = replay_all(&work).await?;
-        let statuses = ask(&work, xids).await?;
+        let ground = work.row("SELECT pg_is_in_recovery()", &[]).await?;
+        let statuses = if work.get(&ground, 0)? {
+            ask(&work, xids).await?
+        } else if xids.is_empty() {
+            Vec::new()
+        } else {
+            let row = work.row(NEXT, &[]).await?;
+            let next: u64 = work
+                .get::<&str>(&row, 0)?
+                .parse()
+                .map_err(|_| work.refused("it hands out transaction ids that are not understood"))?;
+            let durable =
+                keeper.memory().durable_xid.filter(|(of, _)| Some(*of) == incarnation).map_or(0, |(_, xid)| xid);
+            let said = ask(&work, xids).await?;
+            said.into_iter().map(|(xid, status)| (xid, on_primary(xid, status, next, durable))).collect()
+        };
         Ok((Answer::Settled { replayed, last_epoch: epoch_in(&work).await? }, statuses))
+    }
+}
+
+/// What a primary says, in the light of the number it hands out next, and of one that was on its disk before it restarted.
+fn on_primary(xid: u64, status: XactStatus, next: u64, durable: u64) -> XactStatus {
+    match status {
+        // Whatever has become of that number since it was asked.
+        _ if xid >= next => XactStatus::Future,
+        // At the upper end of a snapshot is the first that has not ended.
+        XactStatus::Future => XactStatus::InProgress,
+        XactStatus::Committed if xid > durable => XactStatus::Ambiguous,
+        _ => status,
     }
 }
 
@@ -107,5 +150,27 @@ async fn replay_all(work: &Work<'_>) -> Result<Lsn, Failure> {
             )));
         }
         sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::XactStatus::{Aborted, Ambiguous, Committed, Future, InProgress, TooOld};
+    use super::*;
+
+    #[test]
+    fn a_primary_is_believed_as_far_as_numbers_were_handed_out_once() {
+        // 700 is on disk, and 800 is the next.
+        let seen = |xid, status| on_primary(xid, status, 800, 700);
+        for status in [Committed, Aborted, InProgress, Future, TooOld] {
+            assert_eq!(seen(800, status), Future, "handed out by nobody but to this question");
+            assert_eq!(seen(900, status), Future);
+        }
+        assert_eq!([699, 700, 701].map(|xid| seen(xid, Committed)), [Committed, Committed, Ambiguous]);
+        assert_eq!([699, 701].map(|xid| seen(xid, Aborted)), [Aborted; 2]);
+        assert_eq!([699, 701].map(|xid| seen(xid, InProgress)), [InProgress; 2]);
+        assert_eq!(seen(799, Future), InProgress, "it may have begun and not ended");
+        assert_eq!(seen(5, TooOld), TooOld);
+        assert_eq!(on_primary(5, Committed, 800, 0), Ambiguous, "nothing is known to be on disk");
     }
 }

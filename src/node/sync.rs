@@ -26,7 +26,7 @@ const COMMITS: usize = 3;
 
 /// A commit of which nothing remains but a record in the log. `pg_current_xact_id` alone would not do: a transaction that has
 /// written no log waits for nobody.
-pub(super) const BARRIER: &str = "SELECT pg_logical_emit_message(true, 'pgbaton', 'barrier')::text";
+const BARRIER: &str = "SELECT pg_logical_emit_message(true, 'pgbaton', 'barrier')::text";
 
 /// Each WAL sender, and whether the checkpointer, which tells sessions whether to wait at all, is in its loop: if it is
 /// busy with a checkpoint it may not have read its settings yet.
@@ -48,7 +48,14 @@ impl Control {
     pub async fn set_sync(&self, node: &NodeId, names: &SyncNames) -> Result<Answer, Failure> {
         let keeper = self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
-        self.inner.set_sync(keeper, &work, names).await
+        work.alone(self.inner.set_sync(keeper, &work, names)).await
+    }
+
+    /// Returns when what was committed before has been acknowledged by whoever the names in force ask for. Changes nothing.
+    pub async fn await_voters(&self, node: &NodeId) -> Result<(), Failure> {
+        let keeper = self.inner.keeper(node)?;
+        let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
+        acknowledged(&work).await
     }
 }
 
@@ -86,7 +93,7 @@ impl Inner {
 }
 
 async fn put(work: &Work<'_>, text: &str) -> Result<(), Failure> {
-    work.put(&[("synchronous_standby_names", Value::To(text.into()))]).await
+    work.put_news(&[("synchronous_standby_names", Value::To(text.into()))]).await.map(drop)
 }
 
 fn ranked(names: &SyncNames) -> String {
@@ -122,9 +129,19 @@ async fn in_force(work: &Work<'_>, names: &SyncNames, is_voters: impl Fn(i32) ->
     }
 }
 
+/// The barrier of the names in force.
+pub(super) async fn acknowledged(work: &Work<'_>) -> Result<(), Failure> {
+    let row = work.row("SELECT current_setting('synchronous_standby_names')", &[]).await?;
+    match sync_names::parse(&work.get::<String>(&row, 0)?) {
+        Some(names) => barrier(work, &names).await,
+        // Somebody else's: the server knows who is to be waited for.
+        None => committed(work, BARRIER).await.map(drop),
+    }
+}
+
 /// Commits, and sees that the voters had it when the commit ended. Should sessions not know yet that they have to wait, the
 /// look that comes right behind the commit would be faster than the voters.
-pub(super) async fn barrier(work: &Work<'_>, names: &SyncNames) -> Result<(), Failure> {
+async fn barrier(work: &Work<'_>, names: &SyncNames) -> Result<(), Failure> {
     if names.voters.is_empty() || names.k == 0 {
         return committed(work, BARRIER).await.map(drop);
     }
@@ -146,7 +163,7 @@ pub(super) async fn barrier(work: &Work<'_>, names: &SyncNames) -> Result<(), Fa
 
 /// Runs a statement whose one value is the position of the log it wrote, and waits for its acknowledgement by the voters in
 /// force.
-pub(super) async fn committed(work: &Work<'_>, statement: &str) -> Result<String, Failure> {
+async fn committed(work: &Work<'_>, statement: &str) -> Result<String, Failure> {
     work.was_warned();
     work.run("BEGIN READ WRITE; SET LOCAL synchronous_commit = on").await?;
     let row = work.row(statement, &[]).await?;

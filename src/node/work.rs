@@ -47,6 +47,8 @@ pub(super) struct Work<'a> {
     deadline: Instant,
     /// Something is under way on it, or went wrong: it cannot serve anybody else.
     is_spoiled: AtomicBool,
+    /// It holds the lock of who changes the node, or may: `turn.rs`.
+    is_its_turn: AtomicBool,
 }
 
 /// What a setting shall be.
@@ -67,9 +69,9 @@ struct Setting {
 impl Drop for Work<'_> {
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
-        match self.is_spoiled.load(Ordering::SeqCst) {
-            true => link.end(),
-            false => self.keeper.put_aside(link),
+        match self.is_whole() && !self.is_its_turn.load(Ordering::SeqCst) {
+            true => self.keeper.put_aside(link),
+            false => link.end(),
         }
     }
 }
@@ -97,7 +99,8 @@ impl<'a> Work<'a> {
     fn over(keeper: &'a Keeper, link: Link, limit: Duration, deadline: Instant) -> Work<'a> {
         let node = keeper.address.id.clone();
         link.warned.store(false, Ordering::SeqCst);
-        Work { keeper, node, link: Some(link), limit, deadline, is_spoiled: AtomicBool::new(false) }
+        let (is_spoiled, is_its_turn) = (AtomicBool::new(false), AtomicBool::new(false));
+        Work { keeper, node, link: Some(link), limit, deadline, is_spoiled, is_its_turn }
     }
 
     fn link(&self) -> &Link {
@@ -108,6 +111,16 @@ impl<'a> Work<'a> {
     /// It is closed when it is dropped, for what is left on it.
     pub fn spoil(&self) {
         self.is_spoiled.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing hangs on it, and nothing went wrong.
+    pub fn is_whole(&self) -> bool {
+        !self.is_spoiled.load(Ordering::SeqCst)
+    }
+
+    /// For `turn.rs` only: until it is given back, the connection is closed when this is dropped.
+    pub fn holds_turn(&self, is_its_turn: bool) {
+        self.is_its_turn.store(is_its_turn, Ordering::SeqCst);
     }
 
     pub fn node(&self) -> &NodeId {
@@ -173,8 +186,18 @@ impl<'a> Work<'a> {
     }
 
     /// Writes these settings, and waits until they are in force for new transactions of every session that looks. They are
-    /// written even if they are in force already: what is in the file may be something else that waits for a reload.
+    /// written even if they are in force already: what is in the file may be something else that waits for a reload. And they
+    /// are loaded then too: another process of the server may have read that already, of a reload that is just going on.
     pub async fn put(&self, wanted: &[(&str, Value)]) -> Result<(), Failure> {
+        if !self.put_news(wanted).await? {
+            self.row("SELECT pg_reload_conf()", &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, for who looks at every process that is concerned: without a reload if they are in force already, in which
+    /// case the answer is `false`.
+    pub async fn put_news(&self, wanted: &[(&str, Value)]) -> Result<bool, Failure> {
         let before = self.settings(wanted).await?;
         for setting in &before {
             // Overrides what ALTER SYSTEM writes.
@@ -203,13 +226,13 @@ impl<'a> Work<'a> {
         let is_news = before.iter().any(|setting| !is_met(setting, wanted))
             || wanted.iter().any(|(_, value)| matches!(value, Value::Default));
         if !is_news {
-            return Ok(());
+            return Ok(false);
         }
         self.row("SELECT pg_reload_conf()", &[]).await?;
         let patience = Instant::now() + RELOAD_LIMIT;
         loop {
             let seen = self.settings(wanted).await?;
-            let Some(unmet) = seen.iter().find(|setting| !is_met(setting, wanted)) else { return Ok(()) };
+            let Some(unmet) = seen.iter().find(|setting| !is_met(setting, wanted)) else { return Ok(true) };
             if Instant::now() > patience {
                 return Err(self.refused(format!(
                     "{} was changed with ALTER SYSTEM and is still what it was after a reload: its value comes from {} {}; \

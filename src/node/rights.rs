@@ -1,0 +1,126 @@
+//! What the control user may do, against what pgbaton needs: said at the start, not found out in the middle of a failover.
+//!
+//! The list is that of `migrations/roles.sql` and of the table in `docs/operations.md`; whoever changes one changes all.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, Type};
+
+use super::error::refusal;
+use super::keeper::Line;
+use super::{Control, NodeError, ROLE_DEADLINE};
+use crate::types::NodeId;
+
+const RIGHTS: &str = "
+SELECT me.rolname::text, me.rolsuper, current_setting('server_version_num')::int >= 150000,
+       has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
+       AND has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')
+       AND has_column_privilege('pg_catalog.pg_authid', 'rolvaliduntil', 'SELECT')
+       AND has_column_privilege('pg_catalog.pg_authid', 'rolcanlogin', 'SELECT'),
+       has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+       has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE'),
+       pg_has_role(me.oid, 'pg_read_all_stats', 'USAGE'),
+       me.rolreplication OR me.rolsuper,
+       pg_has_role(me.oid, 'pg_signal_backend', 'USAGE'),
+       has_function_privilege('pg_catalog.pg_promote(boolean, integer)', 'EXECUTE'),
+       has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE'),
+       has_function_privilege('pg_catalog.pg_wal_replay_resume()', 'EXECUTE'),
+       EXISTS (SELECT FROM pg_roles AS role WHERE role.rolname = 'pg_checkpoint' AND pg_has_role(me.oid, role.oid, 'USAGE'))
+FROM pg_roles AS me WHERE me.rolname = current_user";
+
+/// Where the rights begin among the columns.
+const FIRST: usize = 3;
+
+/// What it cannot do without each of them, and how it is granted, with `@` for the control user.
+const GRANTS: [(&str, &str); 10] = [
+    ("read pg_authid, so nobody can log in by password", "GRANT SELECT ON pg_authid TO @"),
+    ("call pg_control_system(), so nodes cannot be checked", "GRANT EXECUTE ON FUNCTION pg_control_system() TO @"),
+    (
+        "call pg_control_checkpoint(), so nodes cannot be checked",
+        "GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO @",
+    ),
+    ("see the WAL receiver, so a standby's timeline is seen late", "GRANT pg_read_all_stats TO @"),
+    ("make replication slots, so a node that was away for long may have to be rebuilt", "ALTER ROLE @ REPLICATION"),
+    (
+        "end sessions, so those on a primary of the past go on there until they notice, and a query may keep a candidate from \
+         replaying",
+        "GRANT pg_signal_backend TO @",
+    ),
+    ("promote a standby, so there is no failover", "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO @"),
+    ("have settings loaded, so there is no failover", "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO @"),
+    (
+        "resume replay, so a candidate whose replay somebody has paused is not promoted",
+        "GRANT EXECUTE ON FUNCTION pg_wal_replay_resume() TO @",
+    ),
+    (
+        "run CHECKPOINT, so rewinding a primary of the past may have to wait for the new one's next checkpoint",
+        "GRANT pg_checkpoint TO @",
+    ),
+];
+
+/// Settings that are changed with ALTER SYSTEM, and what for.
+const PARAMETERS: [(&str, &str); 5] = [
+    ("primary_conninfo", "so there is no failover"),
+    ("primary_slot_name", "so there is no failover"),
+    (
+        "synchronous_standby_names",
+        "so there is no failover, no durability = \"quorum\", and a primary of the past is not fenced",
+    ),
+    ("default_transaction_read_only", "so a primary of the past is not fenced"),
+    ("recovery_min_apply_delay", "so a candidate that replays late is promoted only when its delay is over"),
+];
+
+const MAY_ALTER: &str = "SELECT has_parameter_privilege(name, 'ALTER SYSTEM')
+FROM unnest($1::text[]) WITH ORDINALITY AS asked (name, number) ORDER BY number";
+
+impl Control {
+    /// What the control user lacks on the primary, each as a sentence that says what does not work without it, and how to
+    /// grant it. Empty: nothing.
+    pub async fn check_rights(&self) -> Result<Vec<String>, NodeError> {
+        let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
+        let primary = self.inner.primary(tokio::time::Instant::now() + limit).await?;
+        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
+        let user: String = get(&primary, &row, 0)?;
+        let (is_superuser, grants_parameters): (bool, bool) = (get(&primary, &row, 1)?, get(&primary, &row, 2)?);
+        let database = &self.inner.config.database;
+        let mut missing = Vec::new();
+        let mut lacks = |lack: &str, grant: &str| {
+            let grant = grant.replace('@', &format!("\"{user}\""));
+            missing.push(format!(
+                "the control user \"{user}\" cannot {lack}; run as superuser in database \"{database}\": {grant} \
+                 (migrations/roles.sql grants all that is needed, see docs/operations.md)"
+            ));
+        };
+        for (at, (lack, grant)) in GRANTS.into_iter().enumerate() {
+            let is_there: bool = get(&primary, &row, FIRST + at)?;
+            // Before PostgreSQL 15 there is no such role: it is said with the settings.
+            let is_to_be_granted = !grant.contains("pg_checkpoint") || grants_parameters;
+            if !is_there && is_to_be_granted {
+                lacks(lack, grant);
+            }
+        }
+        if grants_parameters {
+            let names = PARAMETERS.map(|(name, _)| name).to_vec();
+            let rows = self.inner.ask(keeper, Line::Questions, MAY_ALTER, &[(&names, Type::TEXT_ARRAY)], limit).await?;
+            for (row, (name, consequence)) in rows.iter().zip(PARAMETERS) {
+                if !get::<bool>(&primary, row, 0)? {
+                    lacks(
+                        &format!("change {name}, {consequence}"),
+                        &format!("GRANT ALTER SYSTEM ON PARAMETER {name} TO @"),
+                    );
+                }
+            }
+        } else if !is_superuser {
+            lacks(
+                "change settings or run CHECKPOINT, which before PostgreSQL 15 only superusers may, so there is no failover \
+                 (failover.automatic = false says that none is wanted)",
+                "ALTER ROLE @ SUPERUSER",
+            );
+        }
+        Ok(missing)
+    }
+}
+
+fn get<'r, T: FromSql<'r>>(node: &NodeId, row: &'r Row, column: usize) -> Result<T, NodeError> {
+    row.try_get(column).map_err(|error| refusal(node, &error))
+}
