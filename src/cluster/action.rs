@@ -57,7 +57,11 @@ pub enum Job {
     },
     /// Have a recruited standby receive from another what it lacks, up to there, and recruit it again: the next failure must
     /// not find everything on one node alone. Answered as [`Job::Recruit`] is; takes half a second at the most.
-    Level { node: NodeId, from: NodeId, until: Lsn },
+    Level {
+        node: NodeId,
+        from: NodeId,
+        until: Lsn,
+    },
     /// Wait until a recruited standby has replayed everything it received, and ask it about commits in doubt.
     Settle {
         node: NodeId,

@@ -73,11 +73,24 @@ impl Ground<'_> {
         }
     }
 
+    /// Whether the chosen one has every acknowledged commit, as far as these recruits tell.
+    pub fn is_complete(&self, recruits: &BTreeMap<NodeId, Recruit>, chosen: &Recruit) -> bool {
+        let fitting = recruits.iter().filter(|(_, recruit)| self.fits(recruit).is_ok()).collect();
+        complete(&fitting, self).is_ok_and(|floor| chosen.received >= floor)
+    }
+
+    /// Whether its log is known to be a beginning of that of the record's primary, or the other way round: it was seen to
+    /// receive from it, or has the row that was only written there.
+    pub fn is_of_history(&self, recruit: &Recruit) -> bool {
+        let has_row = recruit.last_epoch == Some(self.record.written);
+        self.record.fork_lsn.is_none() && self.fits(recruit).is_ok() && (recruit.has_streamed || has_row)
+    }
+
     fn may_lack_row(&self, recruit: &Recruit) -> bool {
         recruit.has_streamed && self.record.durability == Durability::Async
     }
 
-    fn is_eligible(&self, node: &NodeId) -> Result<(), String> {
+    pub fn is_eligible(&self, node: &NodeId) -> Result<(), String> {
         let priority = self.policy.nodes.get(node).map_or(0, |node| node.priority);
         if priority == 0 {
             return Err("has priority 0".into());

@@ -95,6 +95,7 @@ impl Brain {
         }
         match job {
             Job::Recruit { node } => self.recruited(node, result),
+            Job::Level { node, .. } => self.levelled(node, result),
             Job::Settle { node } => self.settled(&node, result),
             Job::Promote { node, sync } => self.promoted(&node, sync, result),
             Job::SetSync { node, sync } => self.sync_set(&node, sync, result),

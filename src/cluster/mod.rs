@@ -18,6 +18,7 @@ mod candidate;
 mod commands;
 mod detect;
 mod jobs;
+mod level;
 mod mode;
 mod nodes;
 mod picture;

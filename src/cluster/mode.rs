@@ -1,6 +1,6 @@
 //! What the brain is at, each mode with what it has to remember.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::candidate::Recruit;
 use super::diagram::State;
@@ -75,6 +75,8 @@ pub(super) struct Change {
     pub mark: Millis,
     pub phases: Vec<(&'static str, u64)>,
     pub recruits: BTreeMap<NodeId, Recruit>,
+    /// Recruits that were to receive from the candidate; seen to be of the history of the primary of before, until then.
+    pub levelled: BTreeSet<NodeId>,
     /// Recruits that could not be brought to the end of what they received, and why.
     pub unfit: BTreeMap<NodeId, String>,
     pub rejected: BTreeMap<NodeId, String>,
@@ -96,6 +98,7 @@ impl Change {
             mark: now,
             phases: Vec::new(),
             recruits: BTreeMap::new(),
+            levelled: BTreeSet::new(),
             unfit: BTreeMap::new(),
             rejected: BTreeMap::new(),
             known_loss: 0,
@@ -154,6 +157,10 @@ pub(super) struct Settling {
     pub candidate: NodeId,
     /// The primary of before is taken back: there is no promotion and no new timeline.
     pub is_back: bool,
+    /// Recruits that are being brought up to it, or were and failed: nobody knows from whom they receive.
+    pub adrift: BTreeSet<NodeId>,
+    /// Since when it has settled.
+    pub settled: Option<Millis>,
 }
 
 #[derive(Clone, Debug)]

@@ -73,7 +73,7 @@ impl Brain {
         };
         let voters: std::collections::BTreeSet<NodeId> = match change.recruits.is_empty() {
             // Found in the store after a restart: who was recruited is not known, but who has everything is.
-            true => record.voters.clone(),
+            true => record.voters.iter().filter(|node| **node != record.primary).cloned().collect(),
             false => change.recruits.iter().filter(follows).map(|(node, _)| node.clone()).collect(),
         };
         self.as_voters(voters)

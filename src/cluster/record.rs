@@ -51,7 +51,8 @@ pub struct Record {
     pub fork_lsn: Option<Lsn>,
     pub durability: Durability,
     /// Whose acknowledgement counts for what was acknowledged so far, and how many of them it takes. In `Promoting`: the
-    /// nodes that have everything, each of which is enough. Empty: only the primary itself has everything.
+    /// nodes that have everything, each of which is enough. Empty: only the primary itself has everything. Where an operator
+    /// made one the primary that may lack something, it is among them: see [`Record::before_loss`].
     pub voters: BTreeSet<NodeId>,
     pub k: u32,
     /// The last epoch that was `Stable`: its row is in the database.
@@ -72,5 +73,21 @@ pub struct Record {
 impl Record {
     pub fn sync(&self) -> SyncNames {
         SyncNames { voters: self.voters.clone(), k: self.k }
+    }
+
+    /// Whose acknowledgement counts, should the one that is being promoted fail.
+    ///
+    /// What an operator allowed to be lost is lost when that node takes writes, not before. Until then the voters of before
+    /// are kept, with the node itself among them, which no other record of a promotion has; one voter more at the same `k`
+    /// asks for one recruit more, so that can only be too careful.
+    pub fn before_loss(self) -> Record {
+        match (&self.former, self.phase) {
+            (Some(former), Phase::Promoting) if self.fork_lsn.is_some() && self.voters.contains(&self.primary) => {
+                let primary = former.clone();
+                let voters = self.voters.iter().filter(|voter| **voter != primary).cloned().collect();
+                Record { primary, voters, former: None, fork_lsn: None, ..self }
+            }
+            _ => self,
+        }
     }
 }

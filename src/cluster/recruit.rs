@@ -204,15 +204,19 @@ impl Brain {
         if is_back {
             self.forget(|job| matches!(job, Job::Fence { .. }));
         }
-        self.enter(Mode::Settling(Settling { change, candidate, is_back }), reason);
+        let (adrift, settled) = (Default::default(), None);
+        self.enter(Mode::Settling(Settling { change, candidate, is_back, adrift, settled }), reason);
     }
 
     pub(super) fn settle(&mut self) {
-        let Mode::Settling(settling) = &self.mode else { return };
-        let node = settling.candidate.clone();
+        let Mode::Settling(settling) = self.mode.clone() else { return };
+        if let Some(settled) = settling.settled {
+            return self.settle_others(settling, settled);
+        }
         // One job from beginning to end: its answer leads on, to the promotion or back.
         if !self.is_running(|job| matches!(job, Job::Settle { .. })) {
-            self.start(Job::Settle { node });
+            self.start(Job::Settle { node: settling.candidate.clone() });
+            self.level(settling);
         }
     }
 
@@ -220,12 +224,13 @@ impl Brain {
         let now = self.now;
         let streamed = self.known(&node).and_then(|known| known.received_from.clone());
         // After a promotion that never took writes, what counts is still the log of the primary before.
-        let of = self.record.as_ref().and_then(|record| {
-            let primary = if record.fork_lsn.is_some() { record.former.clone() } else { Some(record.primary.clone()) };
-            Some((primary?, record.timeline))
+        // The one that was to be promoted had it too, and may have brought others up to itself.
+        let has_streamed = self.record.as_ref().zip(streamed).is_some_and(|(record, (from, timeline))| {
+            let is_former = record.fork_lsn.is_some() && record.former.as_ref() == Some(&from);
+            timeline == record.timeline && (is_former || from == record.primary)
         });
-        let has_streamed = streamed.is_some() && streamed == of;
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
+        let has_streamed = has_streamed || recruiting.change.levelled.contains(&node);
         match result {
             Ok(Answer::Recruited { system_identifier, timeline, received, last_epoch }) => {
                 recruiting.failed.remove(&node);
@@ -246,7 +251,6 @@ impl Brain {
         let Mode::Settling(settling) = self.mode.clone() else { return };
         let (Some(record), true) = (self.record.clone(), settling.candidate == *node) else { return };
         let mut change = settling.change;
-        change.took("settle", self.now);
         let verdict = match result {
             Err(failure) => Err(failure.reason),
             Ok(_) if settling.is_back => Ok(()),
@@ -256,9 +260,13 @@ impl Brain {
             Ok(other) => Err(format!("{other:?} is no answer to Settle")),
         };
         match verdict {
-            Ok(()) => self.promote_it(record, change, node.clone(), settling.is_back),
+            Ok(()) => self.mode = Mode::Settling(Settling { change, settled: Some(self.now), ..settling }),
             Err(reason) => {
                 let text = format!("{node} cannot be taken: {reason}");
+                change.took("settle", self.now);
+                // Who may receive again is no recruit any more.
+                self.forget(|job| matches!(job, Job::Level { .. }));
+                change.recruits.retain(|other, _| !settling.adrift.contains(other));
                 match settling.is_back {
                     true => change.back_from = Millis(self.now.0 + 1),
                     false => drop(change.unfit.insert(node.clone(), reason)),
@@ -288,7 +296,14 @@ impl Brain {
         Ground { record, policy: &self.policy, highest: self.highest, unfit, order: None }.fits(&recruit)
     }
 
-    fn promote_it(&mut self, record: Record, change: Change, node: NodeId, is_back: bool) {
+    /// Whether an order makes one the primary that may lack what was acknowledged.
+    fn is_loss(&self, record: &Record, change: &Change, chosen: &Recruit) -> bool {
+        let is_allowed = change.order.as_ref().is_some_and(|order| order.allow_data_loss);
+        let ground = Ground { record, policy: &self.policy, highest: self.highest, unfit: &change.unfit, order: None };
+        is_allowed && !ground.is_complete(&change.recruits, chosen)
+    }
+
+    pub(super) fn promote_it(&mut self, record: Record, change: Change, node: NodeId, is_back: bool) {
         let mut next = Record {
             phase: Phase::Promoting,
             primary: node.clone(),
@@ -304,12 +319,17 @@ impl Brain {
                 **other != node && (its.timeline, its.received) == (chosen.timeline, chosen.received)
             };
             next.voters = match record.durability {
+                Durability::Quorum if self.is_loss(&record, &change, chosen) => {
+                    // Should it fail, the next one is chosen as if this one had never been asked for (`Record::before_loss`).
+                    next.former = Some(record.primary.clone());
+                    record.voters.iter().chain(Some(&node)).cloned().collect()
+                }
                 Durability::Quorum => {
                     change.recruits.iter().filter(is_as_far).map(|(other, _)| other.clone()).collect()
                 }
                 Durability::Async => Default::default(),
             };
-            next.k = next.voters.len() as u32;
+            next.k = if next.voters.contains(&node) { record.k } else { next.voters.len() as u32 };
             next.timeline = chosen.timeline;
             next.fork_lsn = Some(chosen.received);
         }

@@ -130,7 +130,7 @@ impl Brain {
 
     /// A new epoch: nobody takes writes from now on, and when that is stored, nodes may be touched for it.
     pub(super) fn begin(&mut self, change: Change, is_in_place: bool) {
-        let Some(record) = &self.record else { return };
+        let Some(record) = self.record.clone().map(Record::before_loss) else { return };
         let record = Record {
             epoch: record.epoch.next(),
             phase: Phase::Recruiting,
@@ -139,7 +139,7 @@ impl Brain {
             coordinator: self.policy.coordinator.clone(),
             cause: change.cause.clone(),
             since: self.unix(self.now),
-            ..record.clone()
+            ..record
         };
         self.forget_jobs();
         self.close(record.epoch, change.cause.clone());

@@ -328,6 +328,7 @@ pub fn unreachable(reason: &str) -> Failure {
 pub fn node_of(job: &Job) -> usize {
     match job {
         Job::Recruit { node }
+        | Job::Level { node, .. }
         | Job::Settle { node }
         | Job::Promote { node, .. }
         | Job::SetSync { node, .. }

@@ -15,6 +15,8 @@ const PATIENCE: u64 = 700;
 const LONG_PATIENCE: u64 = 1500;
 /// Between two looks at whether something has come about.
 const POLL: u64 = 20;
+/// How long one recruit receives from another.
+const LEVEL_LIMIT: u64 = 500;
 
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -22,6 +24,8 @@ pub struct Task {
     pub job: Job,
     order: u64,
     stage: usize,
+    /// When this stage began.
+    began: u64,
     question: u64,
 }
 
@@ -33,7 +37,7 @@ enum Next {
 
 impl Task {
     pub fn new(epoch: u64, job: Job, order: u64) -> Task {
-        Task { epoch, job, order, stage: 0, question: 0 }
+        Task { epoch, job, order, stage: 0, began: 0, question: 0 }
     }
 
     /// What is asked now, and whether it takes others.
@@ -41,6 +45,10 @@ impl Task {
         let what = match (&self.job, self.stage) {
             (Job::Recruit { .. }, 0) => What::Recruit(self.epoch),
             (Job::Recruit { .. }, _) => What::IsRecruited,
+            (Job::Level { from, .. }, 0) => What::Follow(index(from)),
+            (Job::Level { .. }, 1) => What::Look,
+            (Job::Level { .. }, 2) => What::Recruit(self.epoch),
+            (Job::Level { .. }, _) => What::IsRecruited,
             (Job::Settle { .. }, _) => What::IsSettled,
             (Job::Promote { sync, .. } | Job::SetSync { sync, .. }, 0) => What::Names(sync.clone()),
             (Job::Promote { .. }, 1) => What::Promote,
@@ -56,19 +64,29 @@ impl Task {
         (what, false)
     }
 
-    fn next(&self, reply: &Reply) -> Next {
+    fn next(&self, reply: &Reply, now: u64) -> Next {
         let end = |answer| Next::End(Ok(answer));
         match (&self.job, self.stage, reply) {
+            // What it got in that time is as good as it gets.
+            (Job::Level { until, .. }, 1, reply) => match reply {
+                Reply::Seen(seen) if seen.lsn >= *until => Next::Stage(2),
+                _ if now >= self.began + LEVEL_LIMIT => Next::Stage(2),
+                _ => Next::Again,
+            },
             (_, _, Reply::NotYet) => Next::Again,
             (_, _, Reply::No(_) | Reply::Starting | Reply::Reset | Reply::Full) => Next::End(Err(failure(reply))),
             (Job::Recruit { .. } | Job::Fence { .. }, 0, _) => Next::Stage(1),
-            (Job::Promote { .. } | Job::SetSync { .. }, 0 | 1, _) => Next::Stage(self.stage + 1),
-            (Job::Recruit { .. }, _, Reply::Is { timeline, lsn, row, .. }) => end(Answer::Recruited {
-                system_identifier: SYSTEM_IDENTIFIER,
-                timeline: Timeline(*timeline),
-                received: Lsn(*lsn),
-                last_epoch: row.map(Epoch),
-            }),
+            (Job::Level { .. }, 0 | 2, _) | (Job::Promote { .. } | Job::SetSync { .. }, 0 | 1, _) => {
+                Next::Stage(self.stage + 1)
+            }
+            (Job::Recruit { .. } | Job::Level { .. }, _, Reply::Is { timeline, lsn, row, .. }) => {
+                end(Answer::Recruited {
+                    system_identifier: SYSTEM_IDENTIFIER,
+                    timeline: Timeline(*timeline),
+                    received: Lsn(*lsn),
+                    last_epoch: row.map(Epoch),
+                })
+            }
             (Job::Settle { .. }, _, Reply::Is { lsn, row, .. }) => {
                 end(Answer::Settled { replayed: Lsn(*lsn), last_epoch: row.map(Epoch) })
             }
@@ -109,13 +127,14 @@ impl World {
 
     pub fn task_replied(&mut self, id: u64, question: u64, reply: Reply) {
         let Some(task) = self.pgbaton.tasks.get_mut(&id).filter(|task| task.question == question) else { return };
-        match task.next(&reply) {
+        match task.next(&reply, self.now) {
             Next::Again => {
                 task.question = 0;
                 self.own(POLL, Timer::Ask { id });
             }
             Next::Stage(stage) => {
                 task.stage = stage;
+                task.began = self.now;
                 task.question = 0;
                 self.own(0, Timer::Ask { id });
             }

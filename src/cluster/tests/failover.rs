@@ -254,6 +254,89 @@ fn the_candidate_dies_and_the_next_one_is_taken() {
     );
 }
 
+/// n2 gets what was on its way to both when n1 died.
+fn die_with_n2_ahead(world: &mut World) {
+    world.kill("n1");
+    let seen = &mut world.node("n2").seen;
+    seen.lsn.0 += 0x100;
+    seen.replayed = seen.lsn;
+}
+
+#[test]
+fn the_candidate_that_had_more_dies_and_the_next_one_has_it_too() {
+    let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+    world.node("n2").stuck.insert("promote");
+    die_with_n2_ahead(&mut world);
+    world.run(300);
+    world.kill("n2");
+    assert!(world.run_until(5000, |world| world.is_open_on("n3")));
+    assert_script(
+        &world.orders(),
+        r#"
+        -- n1 dies
+        closed 2: n1 is down: connection refused (3 probes missed)
+        store 2 recruiting n1, voters any 1 of n2,n3
+        recruit n2
+        recruit n3
+        settle n2
+        level n3 from n2 until 0/54C
+        store 2 promoting n2, voters any 1 of n3
+        promote n2, sync any 1 of n3
+        -- n2 dies
+        closed 3: n2 failed while it was promoted: no connection
+        store 3 recruiting n2, voters any 1 of n3
+        recruit n2
+        recruit n3
+        settle n3
+        store 3 promoting n3, voters none
+        promote n3, sync none
+        follow n2 n3
+        write epoch n3
+        store 3 stable n3, voters none
+        open 3 n3 timeline 2
+        checkpoint n3
+        note 3 failover: Some(n1) to n3
+        "#,
+    );
+}
+
+#[test]
+fn a_recruit_that_cannot_be_brought_up_is_waited_for_shortly_and_never_counted() {
+    for refuses in [false, true] {
+        let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+        let node = world.node("n3");
+        if refuses {
+            node.refuses.insert("level")
+        } else {
+            node.stuck.insert("level")
+        };
+        die_with_n2_ahead(&mut world);
+        assert!(world.run_until(1500, |world| world.is_open_on("n2")));
+        let given_up = if refuses { "" } else { "forget level n3" };
+        assert_script(
+            &world.orders(),
+            &format!(
+                "-- n1 dies
+                closed 2: n1 is down: connection refused (3 probes missed)
+                store 2 recruiting n1, voters any 1 of n2,n3
+                recruit n2
+                recruit n3
+                settle n2
+                level n3 from n2 until 0/54C
+                {given_up}
+                store 2 promoting n2, voters none
+                promote n2, sync any 1 of n3
+                follow n3 n2
+                write epoch n2
+                store 2 stable n2, voters any 1 of n3
+                open 2 n2 timeline 2
+                checkpoint n2
+                note 2 failover: Some(n1) to n2"
+            ),
+        );
+    }
+}
+
 #[test]
 fn a_candidate_that_cannot_settle_is_passed_over() {
     let mut world = world(Async, &["n1", "n2", "n3"]).start();

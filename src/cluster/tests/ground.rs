@@ -119,6 +119,7 @@ pub(super) fn world_of(policy: Policy) -> World {
 fn name_of(job: &Job) -> (&'static str, &NodeId) {
     match job {
         Job::Recruit { node } => ("recruit", node),
+        Job::Level { node, .. } => ("level", node),
         Job::Settle { node } => ("settle", node),
         Job::Promote { node, .. } => ("promote", node),
         Job::SetSync { node, .. } => ("set sync", node),
@@ -364,6 +365,19 @@ impl World {
                     last_epoch: seen.last_epoch,
                 }
             }
+            Job::Level { node, from, until } => {
+                let source = &self.nodes[from];
+                let end = if source.life == Life::Runs { source.seen.lsn.min(*until) } else { Lsn(0) };
+                let seen = &mut self.nodes.get_mut(node)?.seen;
+                seen.lsn = seen.lsn.max(end);
+                seen.replayed = seen.lsn;
+                Answer::Recruited {
+                    system_identifier: seen.system_identifier,
+                    timeline: seen.timeline,
+                    received: seen.lsn,
+                    last_epoch: seen.last_epoch,
+                }
+            }
             Job::Settle { .. } => Answer::Settled { replayed: it.seen.replayed, last_epoch: it.seen.last_epoch },
             Job::Promote { node, sync } => {
                 let seen = &mut self.nodes.get_mut(node)?.seen;
@@ -447,6 +461,7 @@ impl World {
                 let more = match &job {
                     Job::Promote { sync, .. } | Job::SetSync { sync, .. } => format!(", sync {}", sync_text(sync)),
                     Job::Follow { primary, .. } => format!(" {primary}"),
+                    Job::Level { from, until, .. } => format!(" from {from} until {until}"),
                     _ => String::new(),
                 };
                 let line = format!("{name} {node}{more}");

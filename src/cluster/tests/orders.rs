@@ -177,6 +177,47 @@ fn an_order_that_cannot_be_carried_out_is_refused_and_the_primary_kept() {
 }
 
 #[test]
+fn an_order_with_loss_whose_candidate_fails_has_lost_nothing() {
+    let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+    for name in ["n1", "n2"] {
+        let seen = &mut world.node(name).seen;
+        seen.lsn.0 += 0x100;
+        seen.replayed = seen.lsn;
+    }
+    world.node("n3").refuses.insert("promote");
+    world.ask(1, Command::Failover { to: id("n3"), allow_data_loss: true });
+    assert!(world.run_until(5000, |world| world.is_open_on("n2")));
+    assert_script(
+        &world.orders(),
+        r#"
+        -- asked: Failover { to: n3, allow_data_loss: true }
+        closed 2: an operator asked for n3
+        store 2 recruiting n1, voters any 1 of n2,n3
+        recruit n2
+        recruit n3
+        fence n1
+        settle n3
+        store 2 promoting n3, voters any 1 of n2,n3
+        promote n3, sync none
+        answer 1: Err("n3 failed while it was promoted: it will not")
+        closed 3: n3 failed while it was promoted: it will not
+        store 3 recruiting n1, voters any 1 of n2,n3
+        recruit n2
+        recruit n3
+        settle n2
+        store 3 promoting n2, voters none
+        promote n2, sync any 1 of n3
+        follow n3 n2
+        write epoch n2
+        store 3 stable n2, voters any 1 of n3
+        open 3 n2 timeline 2
+        checkpoint n2
+        note 3 order: Some(n1) to n2
+        "#,
+    );
+}
+
+#[test]
 fn a_primary_that_is_made_a_standby_by_hand_is_left_for_the_new_one() {
     let mut world = world(Async, &["n1", "n2"]).start();
     promote_by_hand(&mut world, "n2");

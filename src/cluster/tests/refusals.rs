@@ -137,6 +137,7 @@ fn the_most_advanced_recruit_is_chosen_and_one_of_priority_0_is_not() {
         recruit n3
         recruit n4
         settle n3
+        level n2 from n3 until 0/456
         store 2 promoting n3, voters none
         promote n3, sync none
         follow n2 n3

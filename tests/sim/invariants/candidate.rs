@@ -51,7 +51,7 @@ impl Invariant for MostAdvanced {
                 if let Job::Promote { node, .. } = job {
                     self.judge(index(node), view)?;
                 }
-                if let Job::Recruit { node } | Job::Follow { node, .. } = job {
+                if let Job::Recruit { node } | Job::Follow { node, .. } | Job::Level { node, .. } = job {
                     self.recruited.remove(&index(node));
                 }
                 self.jobs.insert(*id, job.clone());
@@ -60,7 +60,7 @@ impl Invariant for MostAdvanced {
                 let Some(job) = self.jobs.remove(id) else { return Ok(()) };
                 let node = node_of(&job);
                 match (job, result) {
-                    (Job::Recruit { .. }, Ok(Answer::Recruited { .. })) => {
+                    (Job::Recruit { .. } | Job::Level { .. }, Ok(Answer::Recruited { .. })) => {
                         self.recruited.insert(node);
                     }
                     (Job::Follow { .. } | Job::Checkpoint { .. }, _) => {}

@@ -36,8 +36,6 @@ impl Invariant for QuorumLoss {
                 self.allowed = Some(*id);
             }
             Fact::Acting(Action::Answer { id, result: Err(_) }) if self.allowed == Some(*id) => self.allowed = None,
-            // Once its candidate is stored, what that one has is all that the next one must have.
-            Fact::Stored { .. } if self.allowed.is_some() && is_promoting(view) => self.allowed = Some(CommandId(0)),
             Fact::Stored { before } => {
                 let Some(record) = view.record.filter(|record| record.phase == Phase::Stable) else { return Ok(()) };
                 if record.paused && record.cause.contains("by hand") {
@@ -73,8 +71,4 @@ impl QuorumLoss {
             None => Ok(()),
         }
     }
-}
-
-fn is_promoting(view: &View<'_>) -> bool {
-    view.record.is_some_and(|record| record.phase == Phase::Promoting)
 }

@@ -48,7 +48,7 @@ impl Invariant for StoredFirst {
                     {
                         Err(format!("{job:?} and the store does not say that it is the primary of epoch {epoch}"))
                     }
-                    Job::Recruit { .. } | Job::Settle { .. } if record.phase == Phase::Stable => {
+                    Job::Recruit { .. } | Job::Level { .. } | Job::Settle { .. } if record.phase == Phase::Stable => {
                         Err(format!("{job:?}, and the store says that epoch {epoch} takes writes"))
                     }
                     _ => Ok(()),
