@@ -25,6 +25,7 @@ pub(super) async fn judge_replicas(shared: Arc<Shared>) {
     let mut ring = LagRing::default();
     loop {
         let now = topology.borrow_and_update().clone();
+        shared.note_silence(&now);
         shared.readers.refresh(&now, &mut ring, &shared.pools);
         tokio::select! {
             changed = topology.changed() => {

@@ -8,6 +8,7 @@ use futures_util::task::AtomicWaker;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
+use super::silent::Footing;
 use crate::pool::ServerIdentity;
 use crate::sql::Pins;
 
@@ -55,6 +56,8 @@ pub struct Client {
     pub waker: AtomicWaker,
     /// The generation of the gate under which the session may hold a connection to the primary; 0: under none.
     pass: AtomicU64,
+    /// What the session stands on while it is at a replica; of the last one while it is not.
+    footing: AtomicU64,
     /// All that the server owes the client is the answer to a COMMIT.
     commits: AtomicBool,
     /// The server that works for this client now. Held while a cancel is counted in at its gate.
@@ -122,6 +125,20 @@ impl Client {
     #[inline]
     pub fn set_pass(&self, generation: u64) {
         self.pass.store(generation, Ordering::SeqCst);
+    }
+
+    /// See `silent`.
+    #[inline]
+    pub fn footing(&self) -> Footing {
+        Footing::from_bits(self.footing.load(Ordering::Relaxed))
+    }
+
+    /// Ordered as [`set_pass`](Self::set_pass) is.
+    #[inline]
+    pub fn set_footing(&self, footing: Footing) {
+        if self.footing() != footing {
+            self.footing.store(footing.bits(), Ordering::SeqCst);
+        }
     }
 
     #[inline]
@@ -222,6 +239,7 @@ impl Clients {
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             pass: AtomicU64::new(0),
+            footing: AtomicU64::new(0),
             commits: AtomicBool::new(false),
             server: Mutex::new(None),
             cancelled: Notify::new(),

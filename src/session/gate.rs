@@ -15,9 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::losing::given_up;
 use super::shared::Shared;
-use crate::pool::server::Exchange;
 use crate::types::Epoch;
 
 /// How often it is looked whether everybody has let go.
@@ -83,19 +81,6 @@ impl Gate {
                 return;
             }
             changed.await;
-        }
-    }
-
-    /// A conversation of our own with the primary, as long as the generation is this; 0: in any case.
-    pub(super) async fn during<T>(
-        &self,
-        generation: u64,
-        what: impl Future<Output = Result<T, Exchange>>,
-    ) -> Result<T, Exchange> {
-        tokio::select! {
-            biased;
-            () = self.left(generation), if generation != 0 => Err(Exchange::Lost(given_up(self))),
-            result = what => result,
         }
     }
 

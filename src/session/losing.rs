@@ -203,25 +203,25 @@ impl Session {
         Some(verdict?.unwrap_or(Verdict::Unknown))
     }
 
-    /// What stands between a statement and its being sent, or follows it, as long as the primary it is about is not given up.
+    /// What stands between a statement and its being sent, or follows it, as long as the server it is about is not
+    /// given up.
     pub(super) async fn unless_given_up(&mut self, what: Own) -> bool {
         let shared: Arc<_> = self.shared.clone();
-        let pass = self.me.client.pass();
+        let ground = self.ground(self.machine.is_on_replica());
         let is_move = matches!(what, Own::Before(Before::MoveToPrimary | Before::MoveToReplica));
-        let is_concerned = pass != 0 && !self.machine.is_on_replica() && !is_move;
         let done = tokio::select! {
             biased;
-            () = shared.gate.left(pass), if is_concerned => None,
+            error = shared.lost(ground), if !is_move => Err(error),
             goes_on = async {
                 match what {
                     Own::Before(before) => self.do_before(before).await,
                     Own::Rest => self.rest_slowly().await,
                 }
-            } => Some(goes_on),
+            } => Ok(goes_on),
         };
         match done {
-            Some(goes_on) => goes_on,
-            None => self.lose_server(given_up(&shared.gate)).await,
+            Ok(goes_on) => goes_on,
+            Err(error) => self.lose_server(error).await,
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod replication;
 pub mod routes;
 pub mod shared;
 mod showing;
+pub mod silent;
 pub mod sink;
 mod taking;
 pub mod verdicts;

@@ -107,10 +107,9 @@ impl Session {
         };
         let Some(mut lease) = self.lease.take() else { return true };
         self.me.client.set_server(None);
-        let (shared, pass) =
-            (self.shared.clone(), if self.machine.is_on_replica() { 0 } else { self.me.client.pass() });
+        let (shared, ground) = (self.shared.clone(), self.ground(self.machine.is_on_replica()));
         let rollback = [b"ROLLBACK".to_vec()];
-        if shared.gate.during(pass, lease.server().run(&rollback, OWN_STATEMENT)).await.is_ok()
+        if shared.during(ground, lease.server().run(&rollback, OWN_STATEMENT)).await.is_ok()
             && lease.server().let_cancels_pass(OWN_STATEMENT).await.is_ok()
             && lease.server().unread.is_empty()
         {
@@ -140,13 +139,13 @@ impl Session {
                 Err(refusal) => return self.lose_block(&refusal.problem()),
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
-            let (shared, pass) = (self.shared.clone(), if on_replica { 0 } else { self.me.client.pass() });
+            let (shared, ground) = (self.shared.clone(), self.ground(on_replica));
             let mut result = match steps.is_empty() {
                 true => Ok(Vec::new()),
-                false => shared.gate.during(pass, lease.server().run(&steps, OWN_STATEMENT)).await,
+                false => shared.during(ground, lease.server().run(&steps, OWN_STATEMENT)).await,
             };
             if result.is_ok() {
-                result = shared.gate.during(pass, lease.server().run(&opening, OWN_STATEMENT)).await;
+                result = shared.during(ground, lease.server().run(&opening, OWN_STATEMENT)).await;
                 if is_failed && matches!(result, Err(Exchange::Refused(_))) {
                     result = Ok(Vec::new());
                 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 
+use super::silent::Silence;
 use crate::monitor::positions::Positions;
 use crate::pool::{Load, Pools};
 use crate::route::balance::{self, Candidate, Strategy};
@@ -80,6 +81,7 @@ pub struct Readers {
     pub settings: ArcSwap<ReadSettings>,
     pub positions: Positions,
     pub outliers: Outliers,
+    pub silence: Silence,
     view: ArcSwap<View>,
     turn: AtomicU64,
     started: Instant,
@@ -247,6 +249,7 @@ impl Readers {
             settings: ArcSwap::from_pointee(settings),
             positions: Positions::new(nodes),
             outliers: Outliers::new(nodes),
+            silence: Silence::new(nodes),
             view: ArcSwap::default(),
             turn: AtomicU64::new(0),
             started: Instant::now(),

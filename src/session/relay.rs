@@ -25,6 +25,7 @@ use super::clients::{Activity, Wish};
 use super::known::{Known, VERDICTS};
 use super::machine::plan::Why;
 use super::machine::{self, Before, ClientStep, ServerStep};
+use super::silent::fell_silent;
 use super::sink::Sink;
 use crate::net::Stream;
 use crate::sql::{self, Pins};
@@ -179,9 +180,15 @@ impl Session {
         })
     }
 
-    /// Nothing goes to a primary that was given up, and nothing that it says is passed on.
+    /// Nothing goes to a primary that was given up, and nothing that it says is passed on; nor is a silent replica waited for.
     #[inline]
     fn given_up(&mut self) -> Option<io::Error> {
+        if self.machine.is_on_replica()
+            && self.lease.is_some()
+            && self.shared.readers.silence.has_taken(self.me.client.footing())
+        {
+            return Some(fell_silent());
+        }
         let pass = self.me.client.pass();
         if pass == 0 || pass == self.shared.gate.generation() { None } else { self.let_go() }
     }

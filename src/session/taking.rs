@@ -15,6 +15,7 @@ use super::machine::plan::{Demand, Why};
 use super::machine::{self};
 use super::readers::{Choice, Wanted};
 use super::shared::Route;
+use super::silent::Ground;
 use super::{Refusal, Session, lost_transaction};
 use crate::net::Stream;
 use crate::pool::connect::ConnectError;
@@ -87,6 +88,7 @@ impl Session {
             match self.pick() {
                 Pick::Replica(node) => {
                     let Some(pool) = self.reader_pool(node) else { return false };
+                    self.turn_to(node);
                     let Some(lease) = pool.take_idle(&self.want(true)) else {
                         self.picked = Some(node);
                         return false;
@@ -224,11 +226,11 @@ impl Session {
                 None => self.lease_somewhere().await?,
             };
             let steps = self.machine.steps_to_attach(&lease.server().memory);
-            let pass = if on_replica { 0 } else { self.me.client.pass() };
+            let ground = self.ground(on_replica);
             let shared = self.shared.clone();
             let restored = match steps.is_empty() {
                 true => Ok(Vec::new()),
-                false => shared.gate.during(pass, lease.server().run(&steps, OWN_STATEMENT)).await,
+                false => shared.during(ground, lease.server().run(&steps, OWN_STATEMENT)).await,
             };
             match restored {
                 Ok(_) => {
@@ -238,7 +240,7 @@ impl Session {
                     }
                     // A block whose server was lost goes on as what it is: failed, until the client ends it.
                     let failed = FAILED_BLOCK.map(<[u8]>::to_vec);
-                    match shared.gate.during(pass, lease.server().run(&failed, OWN_STATEMENT)).await {
+                    match shared.during(ground, lease.server().run(&failed, OWN_STATEMENT)).await {
                         Ok(_) | Err(Exchange::Refused(_)) => return Ok((lease, on_replica)),
                         Err(error) => last = Some(error),
                     }
@@ -309,7 +311,18 @@ impl Session {
                 },
             };
             let Some(pool) = self.reader_pool(node) else { break };
-            match pool.acquire(&self.want(true)).await {
+            let ground = Ground::Replica(self.turn_to(node));
+            let want = self.want(true);
+            let got = tokio::select! {
+                biased;
+                error = self.shared.lost(ground) => {
+                    tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
+                    self.avoid = Some(node);
+                    continue;
+                }
+                got = pool.acquire(&want) => got,
+            };
+            match got {
                 Ok(lease) => {
                     self.place = node;
                     return Ok(Some(lease));

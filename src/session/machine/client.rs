@@ -198,7 +198,7 @@ impl Machine {
                     }
                 }
                 self.commit.is_atomic &= !self.commit.has_run;
-                self.commit.has_run = true;
+                self.note_sent(effect.as_deref().map_or(&[], std::slice::from_ref));
                 to_server.pass(pass.start, pass.end);
                 self.expect(Due::Execute(effect));
             }
@@ -215,7 +215,8 @@ impl Machine {
                 let Some((oid, _)) = body.split_first_chunk::<4>() else { return Err(Malformed::Body(b'F')) };
                 self.has_shown_data = true;
                 self.block.has_run = true;
-                (self.commit.has_run, self.commit.is_atomic) = (true, false);
+                self.commit.is_atomic = false;
+                self.note_sent(&[]);
                 if self.on_replica {
                     let problem = self.elsewhere(b"", context);
                     return Ok(self.refuse_query(&problem, memory, to_server));
@@ -344,7 +345,7 @@ impl Machine {
                 running = Some(Box::new(Running { analysis, next: 0 }));
             }
         }
-        self.commit.has_run = true;
+        self.note_sent(running.as_ref().map_or(&[], |running| &running.analysis.statements));
         // A simple query drops the unnamed statement (exec_simple_query), and ends an unsynced pipeline.
         self.unnamed = None;
         memory.unnamed = 0;

@@ -61,6 +61,10 @@ pub(super) struct Commit {
     pub is_muted: bool,
     /// Something was sent since the last ReadyForQuery that may write.
     pub has_run: bool,
+    /// What was sent since the last ReadyForQuery begins with BEGIN, and nothing of it ends the block.
+    pub opens: bool,
+    /// Whether something of it, since the server last had nothing to do, ends a block.
+    pub ends: Ends,
     /// Something that writes was completed in the transaction.
     pub has_written: bool,
     /// All of that is one statement that cannot commit anything before its end.
@@ -70,6 +74,18 @@ pub(super) struct Commit {
     /// How the question failed, though the transaction had not.
     #[expect(clippy::box_collection, reason = "one word in every session, for what next to none has")]
     pub refused: Option<Box<Vec<u8>>>,
+}
+
+/// What may have become of a block by what was sent and is not answered yet.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It is still open, if it was.
+    #[default]
+    Not,
+    /// It is rolled back, and nothing has been sent behind that.
+    RolledBack,
+    /// It is committed, or what was sent behind its end may be.
+    PerhapsCommitted,
 }
 
 /// What begins with one of these commits as a whole or not at all: no procedure, no maintenance command.
@@ -106,6 +122,23 @@ pub(super) fn has_written(tag: &[u8]) -> bool {
 }
 
 impl Machine {
+    /// Statements are about to be sent that may write, or begin or end a block.
+    pub(super) fn note_sent(&mut self, statements: &[Statement]) {
+        let ends =
+            |statement: &Statement| matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::PrepareTransaction);
+        let has_end = statements.iter().any(ends);
+        if !self.commit.has_run {
+            self.commit.opens = matches!(statements.first(), Some(Statement { kind: Kind::Begin, .. }));
+        }
+        self.commit.opens &= !has_end;
+        self.commit.ends = match (self.commit.ends, statements) {
+            (Ends::Not, _) if !has_end => Ends::Not,
+            (Ends::Not, [Statement { kind: Kind::Rollback, .. }]) => Ends::RolledBack,
+            _ => Ends::PerhapsCommitted,
+        };
+        self.commit.has_run = true;
+    }
+
     /// A COMMIT is about to be sent as a simple query: asks for its transaction's id, in a pipeline of its own.
     pub(super) fn ask_before_query(&mut self, memory: &mut Memory, to_server: &mut Sink<'_>, context: &Context<'_>) {
         self.commit.xid = PackedXid::UNKNOWN;

@@ -1,10 +1,10 @@
 //! What is left of a conversation when the server connection breaks: what was under way, and what the client is owed for it.
 
-use super::commit::Xid;
+use super::commit::{Ends, Xid};
 use super::{Due, Machine, Pending, Rest, Tx};
 use crate::pool::memory::Memory;
 use crate::session::sink::Sink;
-use crate::sql::{Kind, Pin, Statement};
+use crate::sql::Pin;
 use crate::wire::frame::{self, HEADER};
 use crate::wire::{fields, message};
 
@@ -50,16 +50,14 @@ impl Machine {
         self.client_rest.dropped = true;
     }
 
-    /// Whether what is under way may already be committed: anything outside a transaction block, or a COMMIT.
+    /// Whether what is under way may already be committed: anything outside a transaction block, a COMMIT, and what is
+    /// behind the end of a block.
     pub fn may_have_committed(&self) -> bool {
-        let ends = |statement: &Statement| matches!(statement.kind, Kind::Commit | Kind::PrepareTransaction);
-        self.status == Tx::Idle && self.commit.has_run
+        // Behind a BEGIN under the same ReadyForQuery everything belongs to its block, or is skipped if that fails.
+        let is_in_block = self.status != Tx::Idle || self.commit.opens && self.ends_due() <= 1;
+        self.commit.has_run && !is_in_block
             || self.pins.contains(Pin::Oversized)
-            || self.queue.iter().any(|expect| match &expect.due {
-                Due::Query(Some(running)) => running.analysis.statements.iter().any(ends),
-                Due::Execute(Some(statement)) => ends(statement),
-                _ => false,
-            })
+            || self.commit.ends == Ends::PerhapsCommitted
     }
 
     /// What is lost with the connection.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::commit::{self, Notice};
+use super::commit::{self, Ends, Notice};
 use super::heal::FirstWords;
 use super::{Due, Expect, Machine, Pending, Rest, ServerStep, Tx};
 use crate::pool::memory::{Memory, PREFIX, Prepared, UNKNOWN};
@@ -227,9 +227,13 @@ impl Machine {
             self.happened.committed |= has_written && !self.failed;
         }
         self.failed = false;
+        if !silent {
+            self.commit.opens = false;
+        }
         if self.queue.is_empty() {
             self.settling = false;
             self.commit.has_run = false;
+            self.commit.ends = Ends::Not;
         }
         if !silent {
             self.commit.is_muted = false;

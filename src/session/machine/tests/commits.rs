@@ -376,3 +376,68 @@ fn a_short_row_is_passed_on_whole_or_not_at_all() {
         story.machine.server(&long[..100], &mut server, &mut Sink::new(&long[..100], &mut rest), 1 << 20).unwrap();
     assert!(taken == 100 && story.machine.is_cut_short());
 }
+
+#[test]
+fn nothing_of_an_open_block_is_committed() {
+    let insert = |text: &str| cat(&[&p("", text), &b(""), &e()]);
+    let pipelined: Vec<Vec<u8>> = ["BEGIN", "INSERT INTO t VALUES (1)", "COMMIT", "ROLLBACK"].map(insert).into();
+    let [begin, write, commit, rollback] = &pipelined[..] else { unreachable!() };
+    // What is sent outside of a block.
+    for (sent, expected) in [
+        (q("BEGIN"), Loss::RolledBack),
+        (q("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO t VALUES (1)"), Loss::RolledBack),
+        (cat(&[begin, &s()]), Loss::RolledBack),
+        (cat(&[begin, write, &s()]), Loss::RolledBack),
+        (cat(&[begin, write]), Loss::RolledBack),
+        // Should the BEGIN fail, the other runs on its own.
+        (cat(&[&q("BEGIN"), &q("INSERT INTO t VALUES (1)")]), Loss::Unknown),
+        (cat(&[begin, &s(), write, &s()]), Loss::Unknown),
+        (q("BEGIN; INSERT INTO t VALUES (1); COMMIT"), Loss::Unknown),
+        (q("BEGIN; ROLLBACK; INSERT INTO t VALUES (1)"), Loss::Unknown),
+        (cat(&[begin, write, commit, &s()]), Loss::Unknown),
+        (cat(&[begin, rollback, write, &s()]), Loss::Unknown),
+        (cat(&[&q("INSERT INTO t VALUES (1)"), &q("BEGIN")]), Loss::Unknown),
+        (cat(&[write, begin, &s()]), Loss::Unknown),
+    ] {
+        let (mut story, mut server) = (Story::new(), Memory::default());
+        story.send(&mut server, &sent);
+        assert_eq!(story.machine.loss(), expected, "{}", show(&sent));
+        let heard = lose(&mut story);
+        assert!(heard.starts_with("E(") && !heard.contains("Z(E)"), "{heard}");
+    }
+    // What is sent within one.
+    for (sent, expected) in [
+        (q("INSERT INTO t VALUES (1)"), Loss::RolledBack),
+        (q("INSERT INTO t VALUES (1); SAVEPOINT a; ROLLBACK TO a"), Loss::RolledBack),
+        (cat(&[write, &s(), write, &s()]), Loss::RolledBack),
+        (cat(&[write, rollback, &s()]), Loss::RolledBack),
+        // What is behind the end of a block may be committed, whatever became of the block.
+        (cat(&[&q("ROLLBACK"), &q("INSERT INTO t VALUES (1)")]), Loss::Unknown),
+        (cat(&[rollback, write, &s()]), Loss::Unknown),
+        (q("ROLLBACK; INSERT INTO t VALUES (1)"), Loss::Unknown),
+        (cat(&[write, commit, &s()]), Loss::Unknown),
+    ] {
+        let (mut story, mut server) = (Story::new(), Memory::default());
+        story.query(&mut server, "BEGIN", &["BEGIN"], b'T');
+        story.send(&mut server, &sent);
+        assert_eq!(story.machine.loss(), expected, "{}", show(&sent));
+    }
+    // The end was answered, though not what is behind it.
+    for end in [commit, rollback] {
+        let (mut story, mut server) = (Story::new(), Memory::default());
+        story.query(&mut server, "BEGIN", &["BEGIN"], b'T');
+        story.send(&mut server, &cat(&[end, write, &s()]));
+        story.answer(&mut server, &cat(&[OK_1, OK_2, &c("COMMIT"), OK_1, OK_2]));
+        assert_eq!(story.machine.loss(), Loss::Unknown);
+    }
+    // The BEGIN has failed, and what is behind it runs on its own.
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &cat(&[&q("BEGIN"), &q("INSERT INTO t VALUES (1)")]));
+    story.answer(&mut server, &cat(&[&fails("57014", "cancelled"), &z(b'I')]));
+    assert_eq!(story.machine.loss(), Loss::Unknown);
+    // It has not.
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &cat(&[&q("BEGIN"), &q("INSERT INTO t VALUES (1)")]));
+    story.answer(&mut server, &cat(&[&c("BEGIN"), &z(b'T')]));
+    assert_eq!(story.machine.loss(), Loss::RolledBack);
+}
