@@ -118,7 +118,7 @@ fn every_key_can_be_set() {
         hold = "5s"
         max_held = 0
         max_held_bytes = "1MiB"
-ask_commits = false
+        ask_commits = false
         [coordination]
         kind = "embedded"
         path = "/var/lib/pgbaton/state.json"

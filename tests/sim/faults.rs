@@ -53,7 +53,7 @@ pub struct Script {
 impl Plan {
     pub fn of(seed: u64) -> Plan {
         let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
-        Plan { profile, durability: None, has_agents: seed / 7 % 2 == 0, script: None }
+        Plan { profile, durability: None, has_agents: (seed / 7).is_multiple_of(2), script: None }
     }
 
     pub fn policy(&self, random: &mut Random) -> Policy {
