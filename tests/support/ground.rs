@@ -128,7 +128,7 @@ pub fn runtime() -> Runtime {
 
 pub fn address_of(cluster: &Cluster) -> NodeAddress {
     let node = cluster.primary().unwrap();
-    NodeAddress { id: NodeId::from(&*node.id), host: node.host().into(), port: node.port() }
+    NodeAddress { id: NodeId::from(&*node.id), host: node.host(), port: node.port() }
 }
 
 pub fn fixed(cluster: &Cluster) -> watch::Receiver<Arc<Topology>> {
@@ -139,7 +139,7 @@ pub fn fixed(cluster: &Cluster) -> watch::Receiver<Arc<Topology>> {
 
 pub fn control_config(cluster: &Cluster, user: &str, text: &str) -> ControlConfig {
     let address = |node: &pgbaton::demo::Node| {
-        Arc::new(NodeAddress { id: NodeId::from(&*node.id), host: node.host().into(), port: node.port() })
+        Arc::new(NodeAddress { id: NodeId::from(&*node.id), host: node.host(), port: node.port() })
     };
     ControlConfig {
         nodes: cluster.nodes().iter().map(|node| (address(node), Some(Secret::new(text)))).collect(),
