@@ -80,7 +80,7 @@ impl Record {
     /// What an operator allowed to be lost is lost when that node takes writes, not before. Until then the voters of before
     /// are kept, with the node itself among them, which no other record of a promotion has; one voter more at the same `k`
     /// asks for one recruit more, so that can only be too careful.
-    pub fn before_loss(self) -> Record {
+    pub(super) fn before_loss(self) -> Record {
         match (&self.former, self.phase) {
             (Some(former), Phase::Promoting) if self.fork_lsn.is_some() && self.voters.contains(&self.primary) => {
                 let primary = former.clone();
