@@ -331,8 +331,43 @@ fn rights_that_are_missing_are_said_with_the_grant() {
         let control = Control::new(control_config(cluster, "alice", "wonderland"), fixed(cluster));
         let missing = control.check_rights().await.unwrap().join("\n");
         assert!(missing.contains("GRANT SELECT ON pg_authid TO \"alice\""), "{missing}");
+        for words in
+            ["ALTER ROLE", "pg_signal_backend", "pg_checkpoint", "pg_promote", "pg_reload_conf", "replay_resume"]
+        {
+            assert!(missing.contains(words), "{words}: {missing}");
+        }
         let error = control.role("alice").await.unwrap_err().to_string();
         assert!(error.contains("permission denied for table pg_authid (42501)"), "{error}");
+    });
+}
+
+#[test]
+fn what_is_said_to_be_granted_is_what_was_missing() {
+    let cluster = support::cluster(0);
+    let node = cluster.primary().unwrap();
+    node.sql("CREATE ROLE \"Short\" LOGIN PASSWORD 'short'").unwrap();
+    runtime().block_on(async {
+        let control = Control::new(control_config(&cluster, "Short", "short"), fixed(&cluster));
+        let missing = control.check_rights().await.unwrap();
+        for parameter in [
+            "primary_conninfo",
+            "primary_slot_name",
+            "synchronous_standby_names",
+            "default_transaction_read_only",
+            "recovery_min_apply_delay",
+        ] {
+            let said = missing.iter().filter(|said| said.contains(&format!("ALTER SYSTEM ON PARAMETER {parameter} ")));
+            assert_eq!(said.count(), 1, "{parameter}: {missing:#?}");
+        }
+        for (done, said) in missing.iter().enumerate() {
+            println!("{said}");
+            assert!(said.contains(", so ") && said.contains("migrations/roles.sql"), "{said}");
+            let (_, grant) = said.split_once("in database \"postgres\": ").unwrap();
+            let (grant, _) = grant.split_once(" (migrations").unwrap();
+            node.sql_in("postgres", grant).unwrap();
+            assert_eq!(control.check_rights().await.unwrap(), missing[done + 1..]);
+        }
+        assert!(missing.len() >= 12, "{missing:#?}");
     });
 }
 

@@ -23,10 +23,10 @@ GRANT ALTER SYSTEM ON PARAMETER primary_conninfo, primary_slot_name, synchronous
 CREATE ROLE app LOGIN PASSWORD 'app';";
 
 pub const TABLES: &str = "
-CREATE SCHEMA pgbaton;
+CREATE SCHEMA IF NOT EXISTS pgbaton;
 CREATE TABLE pgbaton.epoch (epoch bigint PRIMARY KEY, node text, coordinator text, timeline int, cause text,
     at timestamptz DEFAULT now());
-CREATE TABLE pgbaton.heartbeat (coordinator text PRIMARY KEY, epoch bigint, at timestamptz);
+CREATE TABLE pgbaton.heartbeat (coordinator text PRIMARY KEY, node text, epoch bigint, at timestamptz);
 CREATE TABLE pgbaton.history (epoch bigint PRIMARY KEY, entry jsonb, at timestamptz);
 GRANT USAGE ON SCHEMA pgbaton TO pgbaton;
 GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA pgbaton TO pgbaton;";
