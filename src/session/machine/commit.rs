@@ -72,6 +72,7 @@ pub(super) struct Commit {
     /// The server has ended the connection by an error.
     pub is_farewell: bool,
     /// How the question failed, though the transaction had not.
+    #[expect(clippy::box_collection, reason = "one word in each session for what hardly ever is there")]
     pub refused: Option<Box<Vec<u8>>>,
 }
 
