@@ -112,6 +112,10 @@ impl Session {
         let verdict = match loss {
             Loss::Commit(Xid::None) => Some(Verdict::Committed),
             Loss::Commit(Xid::Is(xid)) => match self.ask_about(xid.get()).await {
+                // It waited for its standbys in vain; that the same primary still has it is no news.
+                Some(Verdict::Committed) if self.machine.is_only_local() && self.shared.gate.epoch() == epoch => {
+                    Some(Verdict::Unknown)
+                }
                 Some(verdict) => Some(verdict),
                 // The client has gone meanwhile.
                 None => return false,
