@@ -1,5 +1,8 @@
 //! A cluster whose control user may do what a failover takes, and pgbaton's hands on it.
 
+// Each test binary uses another part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
