@@ -377,7 +377,7 @@ pub const KEYS: &[Key] = &[
         "automatic",
         Kind::Boolean,
         Some("true"),
-        RELOADS,
+        RESTART,
         "`true`: a primary that is down is replaced. `false`: it is only said that it is down, and what people do by hand is followed.",
     ),
     key(
