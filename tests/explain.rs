@@ -218,7 +218,7 @@ fn a_replica_that_is_gone_or_behind_is_rejected_with_its_reason() {
 
     send_to_all(cluster.node("n3").unwrap(), Signal::STOP);
     wait_until(DEADLINE, "the paused replica is rejected", || {
-        explained()["node n3"][0].starts_with("does not answer: ")
+        explained()["node n3"][0].starts_with("does not answer: ") && node("n3")["state"] == "down"
     });
     let said = explained();
     assert_eq!(

@@ -25,7 +25,7 @@ use crate::cluster::{
 use crate::coord::Embedded;
 use crate::monitor::{Monitor, MonitorConfig, Seen};
 use crate::node::Control;
-use crate::types::{Epoch, Millis, NodeId, Topology};
+use crate::types::{Durability, Epoch, Millis, NodeId, Topology};
 use ledger::Ledger;
 use views::Views;
 
@@ -335,6 +335,12 @@ impl Driver {
         let (control, reports) = (self.control.clone(), self.reports.clone());
         tracing::debug!(?id, %epoch, ?job, "begun");
         let task = match job {
+            // Who only watches changes nothing of its own accord: any number may watch one cluster.
+            Job::WriteEpoch { .. } if self.only_watches() => {
+                tokio::spawn(async move {
+                    let _ = reports.send(Report::Event(Event::Done { id, result: Ok(Answer::EpochWritten) }));
+                })
+            }
             Job::Settle { node } => {
                 let (plane, incarnation) = (self.plane.clone(), self.incarnation);
                 tokio::spawn(async move {
@@ -356,6 +362,12 @@ impl Driver {
             }
         };
         self.jobs.insert(id, task.abort_handle());
+    }
+
+    /// With `failover.automatic = false` and asynchronous commits pgbaton follows what people do, and writes nothing to nodes
+    /// unless it is ordered to.
+    fn only_watches(&self) -> bool {
+        !self.policy.automatic && self.policy.durability == Durability::Async
     }
 
     fn publish(&mut self, lead: Lead) {

@@ -42,6 +42,9 @@ impl Driver {
     /// Slots on every node for every other, so that a new primary already has them.
     pub(super) fn keep_up(&mut self) {
         self.ledger.watch(unix_ms());
+        if self.only_watches() {
+            return;
+        }
         let Some(Lead::Open { primary, .. }) = &self.lead else { return };
         if std::mem::replace(&mut self.is_keeping_up, true) {
             return;
