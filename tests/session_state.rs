@@ -124,6 +124,23 @@ fn application_name_is_the_clients_own_also_after_reset() {
     two.run("COMMIT");
 }
 
+/// A connection is started with the name of whoever was first, and RESET ALL goes back to that.
+#[test]
+fn nobody_gets_the_name_of_the_client_that_a_connection_was_opened_for() {
+    let proxy = proxy("pool_size = 1");
+    let mut first = Login::to(proxy.port).with("application_name", "first").connect();
+    first.run("SELECT 1");
+    let mut acting = Login::to(proxy.port).connect();
+    acting.run("SET ROLE pg_monitor");
+    let mut plain = Login::to(proxy.port).connect();
+    for _ in 0..2 {
+        assert_eq!(acting.value("SHOW application_name"), "");
+        assert_eq!(plain.value("SHOW application_name"), "");
+        assert_eq!(plain.parameters["application_name"], "");
+    }
+    assert_eq!(first.value("SHOW application_name"), "first");
+}
+
 #[test]
 fn roles_and_authorization_follow_their_client() {
     direct("CREATE ROLE costume; GRANT costume TO demo");

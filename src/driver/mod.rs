@@ -336,11 +336,9 @@ impl Driver {
         tracing::debug!(?id, %epoch, ?job, "begun");
         let task = match job {
             // Who only watches changes nothing of its own accord: any number may watch one cluster.
-            Job::WriteEpoch { .. } if self.only_watches() => {
-                tokio::spawn(async move {
-                    let _ = reports.send(Report::Event(Event::Done { id, result: Ok(Answer::EpochWritten) }));
-                })
-            }
+            Job::WriteEpoch { .. } if self.only_watches() => tokio::spawn(async move {
+                let _ = reports.send(Report::Event(Event::Done { id, result: Ok(Answer::EpochWritten) }));
+            }),
             Job::Settle { node } => {
                 let (plane, incarnation) = (self.plane.clone(), self.incarnation);
                 tokio::spawn(async move {

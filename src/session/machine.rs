@@ -566,8 +566,10 @@ impl Machine {
             steps = memory.image.steps_to(&self.image);
         }
         // application_name is not part of what a connection is chosen by, so it follows the client here.
+        // A RESET leaves what the connection was started with, which may be another client's.
+        let is_reset = steps.iter().any(|step| matches!(&**step, b"RESET ALL" | b"RESET application_name"));
         let wanted = self.parameters.get("application_name").unwrap_or("");
-        if memory.parameters.get("application_name").unwrap_or("") != wanted {
+        if is_reset || memory.parameters.get("application_name").unwrap_or("") != wanted {
             steps.push(format!("SET application_name TO {}", quote_literal(wanted)).into_bytes());
         }
         steps
