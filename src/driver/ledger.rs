@@ -18,6 +18,9 @@ const SAMPLES: usize = 512;
 /// How often it is written down that somebody still watches, in milliseconds.
 const WATCH: u64 = 60_000;
 
+/// An outage that lasts is written down before it is over, in milliseconds; looking for the primary after the start is none.
+const LASTING: u64 = 10_000;
+
 /// So many probes of the primary have to fail before it counts as an outage that nothing else is said about.
 const MISSES: u32 = 3;
 
@@ -97,9 +100,11 @@ impl Ledger {
             Lead::Open { epoch, .. } => {
                 self.misses = (0, 0);
                 // An epoch that begins has an entry of its own.
-                match self.open_epoch.replace(*epoch) == Some(*epoch) {
-                    true => self.end_outage(),
-                    false => self.outage = None,
+                let is_known = self.open_epoch.replace(*epoch) == Some(*epoch);
+                match &self.outage {
+                    // What was written down as not over has to be ended; where it overlaps with an epoch, it counts once.
+                    Some(outage) if is_known || outage.is_written => self.end_outage(),
+                    _ => self.outage = None,
                 }
             }
         }
@@ -141,12 +146,12 @@ impl Ledger {
 
     /// Writes down now and then that somebody watches, and that an outage goes on.
     pub fn watch(&mut self, now: u64) {
-        if self.watched.is_some_and(|watched| now < watched + WATCH) {
-            return;
+        if self.watched.is_none_or(|watched| now >= watched + WATCH) {
+            self.watched = Some(now);
+            self.append(HistoryEntry::Watch { from: self.started, to: now });
         }
-        self.watched = Some(now);
-        self.append(HistoryEntry::Watch { from: self.started, to: now });
-        if let Some(outage) = self.outage.as_mut().filter(|outage| !outage.is_written) {
+        let lasts = |outage: &&mut Outage| !outage.is_written && now > outage.from + LASTING;
+        if let Some(outage) = self.outage.as_mut().filter(lasts) {
             outage.is_written = true;
             let entry = HistoryEntry::Outage { from: outage.from, to: None, reason: outage.reason.clone() };
             self.append(entry);
