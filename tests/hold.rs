@@ -421,6 +421,9 @@ fn a_server_process_that_is_terminated_ends_what_it_did_and_not_its_client() {
     let mut client = ground.client();
     client.run("SELECT 1");
     terminate("state = 'idle'");
+    // It was told to end; once it has, its connection is known to be of no use.
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'demo' AND pid <> pg_backend_pid()";
+    wait_until(DEADLINE, "it has ended", || ground.primary().sql(others).unwrap() == "0");
     assert_eq!(client.value("SELECT 2"), "2");
     // In a statement on its own: it is known that it was not committed.
     send(&mut client, "INSERT INTO t SELECT 1 FROM pg_sleep(600)");

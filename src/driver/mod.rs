@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::history::HistoryEntry;
 use crate::cluster::{
-    Action, Answer, Brain, Command, CommandId, Event, Failure, Job, JobId, Lead, Picture, Policy, Record,
+    Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, Picture, Policy, Record,
 };
 use crate::coord::Embedded;
 use crate::monitor::{Monitor, MonitorConfig, Seen};
@@ -337,7 +337,9 @@ impl Driver {
         let task = match job {
             // Who only watches changes nothing of its own accord: any number may watch one cluster.
             Job::WriteEpoch { .. } if self.only_watches() => tokio::spawn(async move {
-                let _ = reports.send(Report::Event(Event::Done { id, result: Ok(Answer::EpochWritten) }));
+                let reason = "this pgbaton only watches (failover.automatic = false) and writes nothing".to_owned();
+                let result = Err(Failure { kind: FailureKind::Refused, reason });
+                let _ = reports.send(Report::Event(Event::Done { id, result }));
             }),
             Job::Settle { node } => {
                 let (plane, incarnation) = (self.plane.clone(), self.incarnation);
