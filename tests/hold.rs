@@ -420,10 +420,12 @@ fn a_server_process_that_is_terminated_ends_what_it_did_and_not_its_client() {
     };
     let mut client = ground.client();
     client.run("SELECT 1");
+    let idle = "SELECT pid FROM pg_stat_activity WHERE usename = 'demo' AND state = 'idle' AND pid <> pg_backend_pid()";
+    let pid = ground.primary().sql(idle).unwrap();
     terminate("state = 'idle'");
     // It was told to end; once it has, its connection is known to be of no use.
-    let others = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'demo' AND pid <> pg_backend_pid()";
-    wait_until(DEADLINE, "it has ended", || ground.primary().sql(others).unwrap() == "0");
+    let is_there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    wait_until(DEADLINE, "it has ended", || ground.primary().sql(&is_there).unwrap() == "0");
     assert_eq!(client.value("SELECT 2"), "2");
     // In a statement on its own: it is known that it was not committed.
     send(&mut client, "INSERT INTO t SELECT 1 FROM pg_sleep(600)");
