@@ -415,7 +415,12 @@ impl Wire {
             self.buffer.drain(..self.at);
             self.at = 0;
             let mut chunk = [0; 16 * 1024];
-            match self.stream.read(&mut chunk)? {
+            let read = match self.stream.read(&mut chunk) {
+                // Not a fault of the connection: the standard library says to read again.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            match read {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => self.buffer.extend_from_slice(&chunk[..read]),
             }
