@@ -12,11 +12,8 @@ use crate::types::{Epoch, NodeId};
 pub(super) struct Plane(pub Arc<Shared>);
 
 impl DataPlane for Plane {
-    fn close_writes(&self, epoch: Epoch, primary: Option<&NodeId>, reason: &str) {
+    fn close_writes(&self, epoch: Epoch, reason: &str) {
         self.0.close_writes(epoch, reason.to_owned());
-        if let Some(primary) = primary {
-            self.0.pools.retire(primary);
-        }
     }
 
     fn open_writes(&self, epoch: Epoch, primary: &NodeId) {

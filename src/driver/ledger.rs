@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
-
 use super::unix_ms;
 use crate::cluster::history::HistoryEntry;
 use crate::cluster::{Lead, Note, Sight};
@@ -44,13 +42,6 @@ struct Outage {
     from: u64,
     reason: String,
     is_written: bool,
-}
-
-/// An epoch as the database keeps it.
-#[derive(Serialize)]
-struct Entry<'n> {
-    #[serde(flatten)]
-    note: &'n Note,
 }
 
 impl Ledger {
@@ -132,7 +123,7 @@ impl Ledger {
         self.outage = None;
         let epoch = note.epoch;
         // Numbers, names and texts only: this cannot fail.
-        let value = serde_json::to_value(Entry { note: &note }).unwrap_or_default();
+        let value = serde_json::to_value(&note).unwrap_or_default();
         self.append(HistoryEntry::Epoch(note));
         (epoch, value)
     }

@@ -44,7 +44,7 @@ const LET_GO: Duration = Duration::from_millis(150);
 /// The data plane, as far as a change of primary concerns it.
 pub trait DataPlane: Send + Sync + 'static {
     /// Nothing more is sent to a primary of an epoch before this one, nor passed on from it.
-    fn close_writes(&self, epoch: Epoch, primary: Option<&NodeId>, reason: &str);
+    fn close_writes(&self, epoch: Epoch, reason: &str);
     fn open_writes(&self, epoch: Epoch, primary: &NodeId);
     /// Waits until every session has let go of the primary given up, and said which commits are in doubt; false: not
     /// within the limit.
@@ -372,13 +372,7 @@ impl Driver {
 
     fn publish(&mut self, lead: Lead) {
         match &lead {
-            Lead::Closed { epoch, reason } => {
-                let was = match &self.lead {
-                    Some(Lead::Open { primary, .. }) => Some(primary.clone()),
-                    _ => None,
-                };
-                self.plane.close_writes(*epoch, was.as_ref(), reason);
-            }
+            Lead::Closed { epoch, reason } => self.plane.close_writes(*epoch, reason),
             Lead::Open { epoch, primary, .. } => {
                 // Before anybody can write: what was asked of another node is worth nothing.
                 let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);

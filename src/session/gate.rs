@@ -150,6 +150,7 @@ impl Shared {
         self.wake_holders();
     }
 
+    /// How many may still hold a connection of a generation before.
     fn wake_holders(&self) -> usize {
         let generation = self.gate.generation();
         let mut holders = 0;
@@ -160,11 +161,6 @@ impl Shared {
             }
         }
         holders
-    }
-
-    /// Sessions that may still hold a connection of a generation before.
-    pub fn primary_leases(&self) -> usize {
-        self.wake_holders()
     }
 
     /// Waits until no session holds a connection from before the gate last changed: nothing is passed on any more then, and
