@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::client::{self, AdminUrl};
 use crate::admin::history::{self, Entries};
 use crate::admin::orders::{Done, Failover, Maintenance};
 use crate::cluster::Availability;
 use crate::config::{Config, LogFormat, keys};
+use crate::net::http::{self, HttpUrl};
 use crate::session::explain::Explanation;
 use crate::types::Durability;
 use crate::{app, demo, telemetry};
@@ -179,7 +179,7 @@ struct ExplainArguments {
 struct Asking {
     /// The admin endpoint of a running pgbaton
     #[arg(long, value_name = "URL", env = "PGBATON_ADMIN", default_value = "http://127.0.0.1:6433")]
-    admin: AdminUrl,
+    admin: HttpUrl,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -226,7 +226,7 @@ struct DemoArguments {
 struct Ordering {
     /// Where its admin endpoint is
     #[arg(long, value_name = "URL", env = "PGBATON_ADMIN", default_value = "http://127.0.0.1:6433")]
-    admin: AdminUrl,
+    admin: HttpUrl,
 }
 
 #[derive(Debug, Args)]
@@ -346,7 +346,7 @@ fn order(ordering: &Ordering, path: &str, body: &impl serde::Serialize) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = std::env::var("PGBATON_TOKEN").ok();
     let body = serde_json::to_string(body)?;
-    let answer = runtime.block_on(client::post(&ordering.admin, token.as_deref(), path, body))?;
+    let answer = runtime.block_on(http::post(&ordering.admin, token.as_deref(), path, body, http::ANSWER))?;
     let Done { done } = serde_json::from_str(&answer)?;
     println!("{done}");
     Ok(())
@@ -383,10 +383,10 @@ fn print_aligned(rows: Vec<Vec<String>>) {
 }
 
 /// Asks a running pgbaton.
-fn ask(admin: &AdminUrl, path: &str, parameters: &[(&str, &str)]) -> Result<String, Box<dyn std::error::Error>> {
+fn ask(admin: &HttpUrl, path: &str, parameters: &[(&str, &str)]) -> Result<String, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = std::env::var("PGBATON_TOKEN").ok();
-    Ok(runtime.block_on(client::get(admin, token.as_deref(), path, parameters))?)
+    Ok(runtime.block_on(http::get(admin, token.as_deref(), path, parameters, http::ANSWER))?)
 }
 
 /// The handle lets a reload change the level.

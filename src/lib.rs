@@ -9,12 +9,13 @@
 //! | 6 | `cli` > `demo` > `app` > `config` |
 //! | 5 | `admin` |
 //! | 4 | `session` `driver` |
-//! | 3 | `pool` `node` `monitor` `catalog` `coord` `migrate` |
-//! | 2 | `auth` `net` `route` `cluster` |
+//! | 3 | `pool` `node` `monitor` `catalog` `coord` `migrate` `agent` |
+//! | 2 | `auth` `net` `route` `cluster` `programs` |
 //! | 1 | `wire` `sql` |
 //! | 0 | `types` `telemetry` |
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod auth;
 pub mod catalog;
@@ -29,6 +30,7 @@ pub mod monitor;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod programs;
 pub mod route;
 pub mod session;
 pub mod sql;

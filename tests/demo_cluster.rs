@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use pgbaton::demo::{CONTROL_USER, Cluster, ClusterError, ClusterOptions, Shutdown};
+use pgbaton::programs::ProgramError;
 use rustix::process::Signal;
 use support::{DEADLINE, Psql, wait_for_end, wait_until};
 
@@ -126,7 +127,7 @@ fn a_cancelled_start_leaves_nothing() {
     let start = std::thread::spawn(move || Cluster::start(options).map(drop));
     wait_until(DEADLINE, "initdb is at work", || directory.join("data/n1/base").exists());
     cancel.cancel();
-    assert!(matches!(start.join().unwrap(), Err(ClusterError::Cancelled)));
+    assert!(matches!(start.join().unwrap(), Err(ClusterError::Program(ProgramError::Cancelled))));
     assert!(!directory.exists());
 }
 

@@ -70,6 +70,19 @@ fn row(entry: &HistoryEntry) -> Vec<Option<String>> {
             row.extend([None, None, None, Some(reason.clone())]);
             row
         }
+        HistoryEntry::Repair(note) => {
+            let took = spell(note.ended_at.saturating_sub(note.began_at));
+            let (to, epoch) = (note.node.to_string(), note.epoch.to_string());
+            let mut row =
+                vec![moment(note.began_at), Some(epoch), Some(note.repair.to_string()), None, Some(to), Some(took)];
+            let lost = note.diverged.as_ref().map(|diverged| diverged.to.0.saturating_sub(diverged.from.0).to_string());
+            let cause = match note.failure.as_str() {
+                "" => note.why.clone(),
+                failure => format!("{}: failed: {failure}", note.why),
+            };
+            row.extend([lost, None, None, Some(cause)]);
+            row
+        }
         HistoryEntry::Watch { from, to } => {
             let mut row = vec![moment(*from), None, Some("watch".into()), None, None, None];
             row.extend([None, None, None, Some(format!("pgbaton was there until {}", utc(to / 1000)))]);

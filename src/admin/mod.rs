@@ -1,6 +1,5 @@
 //! What people ask of a running pgbaton: reads handles, sends wishes; decides nothing.
 
-pub mod client;
 pub mod console;
 pub mod history;
 pub mod http;

@@ -21,6 +21,8 @@ pub struct Cluster {
     pub epoch: Option<u64>,
     pub phase: Option<&'static str>,
     pub primary: Option<String>,
+    /// Whose epoch it is by the record, also while nobody takes writes: the one node that may start as a primary.
+    pub leader: Option<String>,
     pub durability: &'static str,
     /// Whose acknowledgement a commit waits for, and how many of them it takes.
     pub voters: Vec<String>,
@@ -72,6 +74,7 @@ impl Cluster {
             epoch: believed.epoch.map(|epoch| epoch.0),
             phase: believed.phase.map(cluster::Phase::as_str),
             primary,
+            leader: believed.primary.as_ref().map(ToString::to_string),
             durability: believed.durability.as_str(),
             voters: believed.sync.voters.iter().map(ToString::to_string).collect(),
             acks: believed.sync.k,

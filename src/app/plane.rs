@@ -23,6 +23,12 @@ impl DataPlane for Plane {
         self.0.open_writes(epoch);
     }
 
+    fn drain_writes(&self, _reason: &str) {}
+
+    fn all_drained(&self, _limit: Duration) -> Pin<Box<dyn Future<Output = usize> + Send + '_>> {
+        Box::pin(std::future::ready(0))
+    }
+
     fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(self.0.all_let_go(limit))
     }

@@ -7,9 +7,9 @@ use super::StartError;
 use crate::auth::{MockSecret, Rules, Secret, Users};
 use crate::catalog::Overrides;
 use crate::cluster::{NodePolicy, Policy};
-use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode};
+use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode, Rejoin};
 use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
-use crate::node::{Control, ControlConfig};
+use crate::node::{AgentAddress, Control, ControlConfig};
 use crate::pool::Limits;
 use crate::route::FunctionName;
 use crate::route::eligible::ReadLimits;
@@ -70,7 +70,10 @@ pub fn policy(config: &Config) -> Policy {
     let millis = |duration: Duration| Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let failover = &config.failover;
     let node = |node: &crate::config::Node| {
-        (node.id.as_str().into(), NodePolicy { priority: node.priority, zone: node.zone.clone() })
+        (
+            node.id.as_str().into(),
+            NodePolicy { priority: node.priority, zone: node.zone.clone(), has_agent: node.agent.is_some() },
+        )
     };
     Policy {
         coordinator: coordinator(),
@@ -85,6 +88,8 @@ pub fn policy(config: &Config) -> Policy {
         restart_wait: millis(failover.restart_wait),
         anti_flap: millis(failover.anti_flap),
         voter_grace: millis(failover.voter_grace),
+        drain: millis(failover.drain),
+        rejoins: failover.rejoin == Rejoin::Auto,
         job_limit: JOB_LIMIT,
         nodes: config.cluster.nodes.iter().map(node).collect(),
     }
@@ -123,8 +128,15 @@ pub fn control(config: &Config, tls: Arc<NodeTls>) -> Result<ControlConfig, Star
         let address = NodeAddress { id: node.id.as_str().into(), host: node.host.clone(), port: node.port };
         nodes.push((Arc::new(address), password));
     }
+    let token = &config.cluster.agent_token;
+    let token = (!token.is_empty()).then(|| Secret::new(token.reveal()));
+    let agent = |node: &crate::config::Node| {
+        let agent = AgentAddress { url: node.agent.clone()?, token: token.clone() };
+        Some((node.id.as_str().into(), agent))
+    };
     Ok(ControlConfig {
         nodes,
+        agents: config.cluster.nodes.iter().filter_map(agent).collect(),
         user: config.cluster.control_user.clone(),
         database: config.cluster.control_database.clone(),
         tls,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::{Diverged, Repair, Shutdown};
 use super::event::CommandId;
 use super::record::{Phase, Record};
 use super::sync::SyncNames;
@@ -34,6 +35,8 @@ pub enum Action {
     Publish(Lead),
     /// To be kept as history, in the store and in the database.
     Note(Box<Note>),
+    /// Likewise, of a node that was made a standby again, or could not be.
+    NoteRepair(Box<RepairNote>),
     Answer {
         id: CommandId,
         result: Result<String, String>,
@@ -94,6 +97,36 @@ pub enum Job {
     Checkpoint {
         node: NodeId,
     },
+    /// Wait until no session has a transaction open on the primary, for at most so long. Published as [`Lead::Draining`]
+    /// before.
+    Drain {
+        limit: Millis,
+    },
+    /// By the node's agent, as all that follow.
+    Stop {
+        node: NodeId,
+        how: Shutdown,
+    },
+    Start {
+        node: NodeId,
+    },
+    Restart {
+        node: NodeId,
+        how: Shutdown,
+    },
+    /// May take hours; how far it is, is in the agent's reports.
+    Rejoin {
+        node: NodeId,
+        primary: NodeId,
+        /// Of the cluster: another's data is not written over.
+        system_identifier: u64,
+        repair: Repair,
+        reason: String,
+    },
+    /// Make a cluster where there is none.
+    Initialise {
+        node: NodeId,
+    },
 }
 
 /// Who takes writes.
@@ -109,6 +142,12 @@ pub enum Lead {
         epoch: Epoch,
         primary: NodeId,
         timeline: Timeline,
+    },
+    /// The primary is about to be exchanged: transactions that are open on it may end, new ones wait. Follows `Open`, and goes on
+    /// to `Closed`, or back to `Open` with the same epoch.
+    Draining {
+        epoch: Epoch,
+        reason: String,
     },
 }
 
@@ -138,6 +177,27 @@ pub struct Note {
     /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
     pub closed_at: u64,
     pub opened_at: u64,
+}
+
+/// An entry of the history: a node was made a standby again, or could not be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RepairNote {
+    pub node: NodeId,
+    pub epoch: Epoch,
+    pub primary: NodeId,
+    /// `follow`, `rewind` or `rebuild`; `auto` if it failed before that was known.
+    pub repair: Cow<'static, str>,
+    /// Why it had to be, and why in that way.
+    pub why: String,
+    /// What it had that the cluster has not.
+    #[serde(default)]
+    pub diverged: Option<Diverged>,
+    /// Why it could not be; empty: it was.
+    #[serde(default)]
+    pub failure: String,
+    /// In milliseconds since 1970.
+    pub began_at: u64,
+    pub ended_at: u64,
 }
 
 impl Note {

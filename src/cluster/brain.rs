@@ -116,6 +116,8 @@ impl Brain {
         match event {
             Event::Loaded { record, unix_ms_at_zero } => self.loaded(record, unix_ms_at_zero),
             Event::Seen { node, sight } => self.seen(node, sight),
+            Event::Agent { node, report } => self.heard_agent(&node, report.map(|report| *report)),
+            Event::Nodes(nodes) => self.nodes_changed(nodes),
             Event::Beat { node, epoch, result } => self.beat(&node, epoch, result),
             Event::Stored { serial, result, .. } => self.stored(serial, result),
             Event::Done { id, result } => self.done(id, result),

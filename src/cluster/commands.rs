@@ -52,6 +52,9 @@ impl Brain {
                 }
                 self.store_answering(id, text, next);
             }
+            Command::Switchover { .. } | Command::Rejoin { .. } | Command::Restart { .. } => {
+                return Err("not built yet".into());
+            }
             Command::Failover { to, allow_data_loss } => {
                 self.fail_over_to(&record, Order { id, to, allow_data_loss })?;
             }

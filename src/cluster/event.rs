@@ -1,6 +1,10 @@
 //! What the brain is told.
 
+use std::collections::BTreeMap;
+
 use super::action::JobId;
+use super::agent::{Deed, Report};
+use super::policy::NodePolicy;
 use super::record::Record;
 use super::sync::SyncNames;
 use crate::types::{Epoch, Lsn, Millis, NodeId, Timeline};
@@ -18,6 +22,14 @@ pub enum Event {
         node: NodeId,
         sight: Sight,
     },
+    /// An agent was asked how things are; `Err`: it did not answer, or did not understand.
+    Agent {
+        node: NodeId,
+        report: Result<Box<Report>, String>,
+    },
+    /// The configuration was read again: these are the nodes from now on. Those that were not there before are unknown, what was
+    /// known of those that are gone is forgotten.
+    Nodes(BTreeMap<NodeId, NodePolicy>),
     /// A heartbeat was written on the primary of this epoch, with all of the log before it on its disk, or could not be.
     Beat {
         node: NodeId,
@@ -144,6 +156,13 @@ pub enum Answer {
         timeline: Timeline,
     },
     Checkpointed,
+    /// No transaction is open on the primary any more, or `left` are and have had their time.
+    Drained {
+        left: usize,
+    },
+    /// To [`Job::Stop`](super::Job::Stop), [`Job::Start`](super::Job::Start), [`Job::Rejoin`](super::Job::Rejoin) and
+    /// [`Job::Initialise`](super::Job::Initialise): the agent has done it.
+    Agent(Deed),
     Noted,
 }
 
@@ -178,5 +197,19 @@ pub enum Command {
     Failover {
         to: NodeId,
         allow_data_loss: bool,
+    },
+    /// Planned: the primary is stopped cleanly when the one after it can take over, and nothing is lost. `to`: whom, else
+    /// the best of those that may.
+    Switchover {
+        to: Option<NodeId>,
+    },
+    /// Make a standby of it again, by its agent, the cheapest way that is right; `rebuild`: by copying everything.
+    Rejoin {
+        node: NodeId,
+        rebuild: bool,
+    },
+    /// Restart its server, by its agent.
+    Restart {
+        node: NodeId,
     },
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Note;
+use super::{Note, RepairNote};
 
 /// One entry of the history. All times are in milliseconds since 1970.
 ///
@@ -18,6 +18,8 @@ pub enum HistoryEntry {
     /// Writes were not taken for a while, and then again by the same primary in the same epoch; `to` is `None` while they are
     /// not taken yet.
     Outage { from: u64, to: Option<u64>, reason: String },
+    /// A node was made a standby again, or could not be. Of no matter for how much of the time writes were taken.
+    Repair(RepairNote),
     /// pgbaton was there to see. It is written at the start, and again, with a later `to`, as time goes by.
     Watch { from: u64, to: u64 },
 }
@@ -185,7 +187,7 @@ impl HistoryEntry {
             HistoryEntry::Outage { from, to, reason } => {
                 Some(Down { from: *from, to: to.unwrap_or(now), reason, nature: Nature::Unknown })
             }
-            HistoryEntry::Watch { .. } => None,
+            HistoryEntry::Watch { .. } | HistoryEntry::Repair(_) => None,
         }
     }
 }

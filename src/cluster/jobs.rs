@@ -102,6 +102,13 @@ impl Brain {
             Job::WriteEpoch { node, .. } => self.epoch_written(&node, result),
             Job::Follow { node, primary } => self.follows(node, primary, result),
             Job::Fence { node } => self.fenced(&node, result),
+            // Nobody begins these yet.
+            Job::Drain { .. }
+            | Job::Stop { .. }
+            | Job::Start { .. }
+            | Job::Restart { .. }
+            | Job::Rejoin { .. }
+            | Job::Initialise { .. } => {}
             Job::Checkpoint { node } => {
                 if let Err(failure) = result {
                     self.say(true, format!("no checkpoint on {node}: {}", failure.reason));

@@ -5,6 +5,7 @@
 //! what came of it; the simulator in `tests/sim` does the same to nodes that do not exist.
 
 pub mod action;
+pub mod agent;
 pub mod brain;
 pub mod diagram;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod record;
 pub mod sync;
 
 mod adopt;
+mod agents;
 mod candidate;
 mod commands;
 mod detect;
@@ -31,7 +33,7 @@ mod tests;
 mod voters;
 mod watch;
 
-pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture};
+pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture, RepairNote};
 pub use brain::Brain;
 pub use event::{
     Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,

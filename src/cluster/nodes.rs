@@ -2,6 +2,7 @@
 //!
 //! Facts only; what follows from them is decided in `detect`, `voters` and `returning`.
 
+use super::agent::Report;
 use super::{Observation, Policy, Sight, Symptom};
 use crate::types::{Millis, NodeId, Timeline};
 
@@ -25,6 +26,8 @@ pub(super) struct Known {
     pub followed: Option<NodeId>,
     /// It belongs to another cluster.
     pub is_foreign: bool,
+    /// What its agent last said, and when; `Err`: why it did not answer.
+    pub agent: Option<(Millis, Result<Report, String>)>,
 }
 
 #[derive(Clone, Debug)]

@@ -30,6 +30,11 @@ pub struct Policy {
     pub anti_flap: Millis,
     /// `failover.voter_grace`: a voter that has gone is removed after so long; sooner if commits wait for it.
     pub voter_grace: Millis,
+    /// `failover.drain`: at a switchover, how long open transactions may take to end.
+    pub drain: Millis,
+    /// `failover.rejoin = "auto"`: nodes that are no standby of the primary are made one, by their agents, also if that takes
+    /// a rewind or a copy of everything.
+    pub rejoins: bool,
     /// How long a job may take before the brain gives up on it, should the driver never answer.
     pub job_limit: Millis,
     pub nodes: BTreeMap<NodeId, NodePolicy>,
@@ -40,4 +45,6 @@ pub struct NodePolicy {
     /// Higher is preferred among equals; 0: never promoted.
     pub priority: u32,
     pub zone: String,
+    /// There is an agent beside it.
+    pub has_agent: bool,
 }

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Kind, SECTIONS};
 use super::{Listen, Problem, Token};
+use crate::net::http::HttpUrl;
 use crate::route::FunctionName;
 
 /// A parsed file, and what was found wrong with it so far.
@@ -323,6 +324,16 @@ impl<'t> Section<'_, 't> {
             _ => Err("must be text of ASCII letters, digits and signs, without spaces".into()),
         })
         .unwrap_or_default()
+    }
+
+    /// `http://host:port`, or nothing.
+    pub fn url(&self, name: &'static str) -> Option<HttpUrl> {
+        self.read(name, |_, given| match given.text() {
+            Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|reason| format!("{reason}, found {}", given.shown())),
+            None => Err(format!("must be text, found {}", given.shown())),
+        })
+        .flatten()
     }
 
     /// Notes a mistake in one of this section's keys that the key's kind alone does not show.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::CoordinationKind;
 use super::document::Document;
+use super::{CoordinationKind, Rejoin};
 
 /// `[failover]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +26,9 @@ pub struct Failover {
     pub anti_flap: Duration,
     #[serde(with = "humantime_serde")]
     pub voter_grace: Duration,
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    pub rejoin: Rejoin,
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
     /// Statements.
@@ -47,6 +50,8 @@ impl Failover {
             restart_wait: section.duration("restart_wait"),
             anti_flap: section.duration("anti_flap"),
             voter_grace: section.duration("voter_grace"),
+            drain: section.duration("drain"),
+            rejoin: section.choice("rejoin", Rejoin::parse).unwrap_or(Rejoin::Auto),
             hold: section.duration("hold"),
             max_held: section.count("max_held"),
             max_held_bytes: section.size("max_held_bytes"),

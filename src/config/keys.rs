@@ -24,6 +24,8 @@ pub enum Kind {
     Address,
     /// Text that is not shown.
     Secret,
+    /// `http://host:port`, or nothing.
+    Url,
     /// A list of listen addresses.
     Addresses,
     /// A list of names of functions, with or without a schema; may be empty.
@@ -149,6 +151,7 @@ fn describe(kind: Kind) -> (&'static str, String) {
         Kind::Path | Kind::State => ("path", String::new()),
         Kind::Address => ("address", "one or `\"\"`".into()),
         Kind::Secret => ("text", String::new()),
+        Kind::Url => ("URL", "`http://host:port`".into()),
         Kind::Addresses => ("list of addresses", "at least one".into()),
         Kind::Functions => ("list of functions", "`function`, `schema.function`".into()),
         Kind::Choice(names) => ("one of", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),

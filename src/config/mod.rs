@@ -14,9 +14,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::net::http::HttpUrl;
 use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, FunctionName, HashBy};
 use crate::types::Durability;
@@ -104,6 +105,8 @@ pub struct Cluster {
     /// At least 1.
     pub quorum_acks: u32,
     pub max_lost_bytes: u64,
+    /// What agents want to be shown; empty: nothing.
+    pub agent_token: Token,
     pub tls: ClusterTls,
     /// At least one; ids are unique, and so are addresses.
     pub nodes: Vec<Node>,
@@ -124,6 +127,9 @@ pub struct Node {
     /// A name, an address, or (beginning with `/`) the directory of a Unix socket.
     pub host: String,
     pub port: u16,
+    /// `None`: there is no agent beside it.
+    #[serde(serialize_with = "shown_or_empty")]
+    pub agent: Option<HttpUrl>,
     /// Empty: none.
     pub zone: String,
     /// 0: no reads.
@@ -163,6 +169,13 @@ pub struct Log {
     pub level: String,
 }
 
+fn shown_or_empty<S: Serializer>(url: &Option<HttpUrl>, serializer: S) -> Result<S::Ok, S::Error> {
+    match url {
+        Some(url) => serializer.collect_str(url),
+        None => serializer.serialize_str(""),
+    }
+}
+
 /// An enum of the words a key may have.
 macro_rules! choice {
     ($(#[$about:meta])* $name:ident => $($variant:ident $text:literal),+) => {
@@ -195,6 +208,7 @@ choice!(ClientTlsMode => Disable "disable", Allow "allow", Require "require");
 choice!(NodeTlsMode => Disable "disable", Prefer "prefer", Require "require",
     VerifyCa "verify-ca", VerifyFull "verify-full");
 choice!(AuthMethod => Passthrough "passthrough", File "file");
+choice!(Rejoin => Auto "auto", Manual "manual");
 choice!(CoordinationKind => Embedded "embedded", Etcd "etcd");
 choice!(LogFormat => Text "text", Json "json");
 
@@ -344,9 +358,14 @@ impl Config {
             if reloads { changes.applied.push(path) } else { changes.needs_restart.push(path) }
         }
         // Two different tokens look the same among the entries.
-        let token = "admin.token".to_owned();
-        if self.admin.token != new.admin.token && !changes.needs_restart.contains(&token) {
-            changes.needs_restart.push(token);
+        let tokens = [
+            ("admin.token", self.admin.token != new.admin.token),
+            ("cluster.agent_token", self.cluster.agent_token != new.cluster.agent_token),
+        ];
+        for (token, is_other) in tokens {
+            if is_other && !changes.needs_restart.iter().any(|known| known == token) {
+                changes.needs_restart.push(token.to_owned());
+            }
         }
         changes
     }
@@ -473,7 +492,7 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         "quorum" => Some(Durability::Quorum),
         _ => None,
     });
-    let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
+    let (mut ids, mut addresses, mut agents) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut nodes = Vec::new();
     for section in document.list("cluster.nodes") {
         let id = section.text("id");
@@ -488,8 +507,12 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         if !host.is_empty() && !addresses.insert((host.clone(), port)) {
             section.refuse("host", format!("\"{host}\" with port {port} is the address of another node"));
         }
+        let agent = section.url("agent");
+        if let Some(agent) = agent.as_ref().filter(|agent| !agents.insert(agent.to_string())) {
+            section.refuse("agent", format!("\"{agent}\" is the agent of another node"));
+        }
         let (weight, priority) = (section.number("weight"), section.number("priority"));
-        nodes.push(Node { id, host, port, zone: section.label("zone"), weight, priority });
+        nodes.push(Node { id, host, port, agent, zone: section.label("zone"), weight, priority });
     }
     if nodes.is_empty() {
         document
@@ -502,6 +525,7 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         control_password_file: section.path("control_password_file"),
         quorum_acks: section.number("quorum_acks"),
         max_lost_bytes: section.size("max_lost_bytes") as u64,
+        agent_token: section.secret("agent_token"),
         durability: durability?,
         tls: ClusterTls { mode: tls_mode?, ca },
         nodes,

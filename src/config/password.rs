@@ -120,13 +120,22 @@ mod tests {
             durability: crate::types::Durability::Async,
             quorum_acks: 1,
             max_lost_bytes: 0,
+            agent_token: Default::default(),
             tls: ClusterTls { mode: NodeTlsMode::Prefer, ca: None },
             nodes: vec![],
         }
     }
 
     fn node() -> Node {
-        Node { id: "n1".into(), host: "db1".into(), port: 5432, zone: String::new(), weight: 1, priority: 100 }
+        Node {
+            id: "n1".into(),
+            host: "db1".into(),
+            port: 5432,
+            agent: None,
+            zone: String::new(),
+            weight: 1,
+            priority: 100,
+        }
     }
 
     fn file(directory: &Path, name: &str, mode: u32, text: &str) -> PathBuf {

@@ -23,8 +23,15 @@ fn nodes_alone_are_a_whole_configuration() {
     assert_eq!(config.proxy.pool_size, 20);
     assert_eq!(config.proxy.max_inspect_bytes, 1 << 20);
     assert_eq!(config.failover.probe_interval, Duration::from_millis(250));
-    let node =
-        Node { id: "n1".into(), host: "127.0.0.1".into(), port: 54321, zone: String::new(), weight: 1, priority: 100 };
+    let node = Node {
+        id: "n1".into(),
+        host: "127.0.0.1".into(),
+        port: 54321,
+        agent: None,
+        zone: String::new(),
+        weight: 1,
+        priority: 100,
+    };
     assert_eq!(config.cluster.nodes, [node]);
     assert!(config.reads.enabled);
     assert_eq!(config.reads.consistency, Consistency::Session);
@@ -46,6 +53,8 @@ fn nodes_alone_are_a_whole_configuration() {
         restart_wait: Duration::from_secs(3),
         anti_flap: Duration::from_secs(30),
         voter_grace: Duration::from_secs(5),
+        drain: Duration::from_secs(3),
+        rejoin: Rejoin::Auto,
         hold: Duration::from_secs(30),
         max_held: 10_000,
         max_held_bytes: 64 << 20,
@@ -115,6 +124,8 @@ fn every_key_can_be_set() {
         restart_wait = "1s"
         anti_flap = "1m"
         voter_grace = "10s"
+drain = "1s"
+rejoin = "manual"
         hold = "5s"
         max_held = 0
         max_held_bytes = "1MiB"
@@ -163,6 +174,8 @@ fn every_key_can_be_set() {
         restart_wait: Duration::from_secs(1),
         anti_flap: Duration::from_secs(60),
         voter_grace: Duration::from_secs(10),
+        drain: Duration::from_secs(1),
+        rejoin: Rejoin::Manual,
         hold: Duration::from_secs(5),
         max_held: 0,
         max_held_bytes: 1 << 20,

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::process::{Cancel, RunAs, Runner};
 use super::sweeper::Sweeper;
 use super::{ClusterError, DATABASE, Node, PASSWORD, PgBin, Place, Shutdown, USER};
 use crate::migrate::ROLES;
+use crate::programs::{Cancel, ProgramError, RunAs, Runner};
 
 /// The role that pgbaton looks after the nodes with.
 pub const CONTROL_USER: &str = "pgbaton";
@@ -73,7 +73,7 @@ impl Cluster {
         let shutdown = if options.durable { Shutdown::Fast } else { Shutdown::Immediate };
         let signal = if options.durable { "INT" } else { "QUIT" };
         let sweeper = Sweeper::watch(&directory, signal, options.keep)
-            .map_err(|source| ClusterError::Io { what: "cannot run /bin/sh".into(), source })?;
+            .map_err(|source| ProgramError::Io { what: "cannot run /bin/sh".into(), source })?;
         let runner = Runner { run_as, working_directory: directory.clone(), cancel: options.cancel.clone() };
         // From here on, dropping this cleans up.
         let mut cluster = Cluster {
@@ -151,7 +151,7 @@ impl Cluster {
         runner.create_directory(&directory.join("run"), 0o755)?;
         let log = directory.join("log");
         std::fs::create_dir(&log)
-            .map_err(|source| ClusterError::Io { what: format!("cannot make directory {}", log.display()), source })?;
+            .map_err(|source| ProgramError::Io { what: format!("cannot make directory {}", log.display()), source })?;
         let nodes = (1..=options.replicas + 1).map(|number| {
             let place = options.places.get(number - 1).cloned();
             Node::new(format!("n{number}"), place, &self.directory, Arc::clone(&self.bin), Arc::clone(&self.runner))
@@ -200,7 +200,7 @@ impl Cluster {
         };
         // Sorting that is the same everywhere. Some systems do not have the first; every system has the second.
         match initdb("C.UTF-8") {
-            Err(ClusterError::Failed { output, .. }) if output.contains("invalid locale") => initdb("C")?,
+            Err(ProgramError::Failed { output, .. }) if output.contains("invalid locale") => initdb("C")?,
             other => other?,
         }
         let _ = std::fs::remove_file(&password_file);
@@ -257,7 +257,7 @@ impl Cluster {
         replica.stop(Shutdown::Immediate);
         let data = &replica.data;
         std::fs::remove_dir_all(data)
-            .map_err(|source| ClusterError::Io { what: format!("cannot remove {}", data.display()), source })?;
+            .map_err(|source| ProgramError::Io { what: format!("cannot remove {}", data.display()), source })?;
         primary.sql(&format!(
             "SELECT pg_create_physical_replication_slot('{id}', true)
              WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{id}')"
@@ -287,7 +287,8 @@ impl Cluster {
             replica.id
         ));
         command.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-S", &replica.id]);
-        self.runner.run(command, "pg_basebackup", &self.directory.join(format!("log/basebackup-{}.log", replica.id)))
+        let log = self.directory.join(format!("log/basebackup-{}.log", replica.id));
+        Ok(self.runner.run(command, "pg_basebackup", &log)?)
     }
 
     /// Errors count as "not yet": a server that is just starting refuses questions.
@@ -335,7 +336,7 @@ impl Drop for Cluster {
 
 fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, ClusterError> {
     let io =
-        |path: &Path, source| ClusterError::Io { what: format!("cannot use directory {}", path.display()), source };
+        |path: &Path, source| ProgramError::Io { what: format!("cannot use directory {}", path.display()), source };
     let directory = match wanted {
         None => {
             let name = format!("pgbaton-{}-{}", std::process::id(), &random_password()?[..8]);
@@ -367,7 +368,7 @@ fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, ClusterError> {
 /// 128 random bits in hexadecimal: safe in SQL, in a connection string and in a file name.
 fn random_password() -> Result<String, ClusterError> {
     let random: [u8; 16] = ring::rand::generate(&ring::rand::SystemRandom::new())
-        .map_err(|_| ClusterError::Io {
+        .map_err(|_| ProgramError::Io {
             what: "cannot make a password".into(),
             source: std::io::Error::other("the system gives no random numbers"),
         })?

@@ -2,10 +2,8 @@
 //!
 //! [`Cluster`] is also what the tests run against, so the demo cannot rot.
 
-mod binaries;
 mod cluster;
 mod node;
-mod process;
 mod sweeper;
 
 use std::fmt::Write as _;
@@ -13,14 +11,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError};
+pub use crate::programs::{Cancel, PgBin, Place};
+use crate::programs::{ProgramError, Runner};
 use crate::types::Durability;
 use crate::{app, telemetry};
 
-pub use binaries::PgBin;
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
 pub use node::{Node, Shutdown};
-use process::Runner;
-pub use process::{Cancel, Place};
 
 /// The superuser that a demo's user is.
 pub const USER: &str = "demo";
@@ -31,26 +28,18 @@ pub const DATABASE: &str = "demo";
 /// Why a cluster did not start, or did not do as told.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("{0}")]
-    NoPostgres(String),
-    #[error("PostgreSQL does not run as root, and there is no user \"postgres\" or \"nobody\" to run it as")]
-    NoUser,
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     #[error("{} is not empty; give a new directory", .0.display())]
     NotEmpty(PathBuf),
     #[error("{} is too long a path for Unix sockets in it; give a shorter one with --dir", .0.display())]
     TooLong(PathBuf),
-    #[error("{what}: {source}")]
-    Io { what: String, source: std::io::Error },
-    #[error("{what} failed ({status}):\n{output}")]
-    Failed { what: String, status: String, output: String },
     #[error("port {port} was taken by another process")]
     PortTaken { port: u16 },
     #[error("no free port between 20000 and 32000 on 127.0.0.1")]
     NoPort,
     #[error("replication does not work: {0}")]
     NotStreaming(String),
-    #[error("cancelled")]
-    Cancelled,
 }
 
 /// Why the demo ended early.
@@ -62,6 +51,8 @@ pub enum DemoError {
     Admin { listen: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -99,7 +90,7 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let cluster =
         Cluster::start(ClusterOptions { replicas, directory, keep, cancel: cancel.clone(), ..Default::default() });
     let cluster = match cluster {
-        Err(ClusterError::Cancelled) => {
+        Err(ClusterError::Program(ProgramError::Cancelled)) => {
             println!("\nCancelled; nothing is left behind.");
             return Ok(());
         }
@@ -154,7 +145,7 @@ fn write_config(
     listen: SocketAddr,
     admin: SocketAddr,
 ) -> Result<PathBuf, DemoError> {
-    let io = |source| ClusterError::Io { what: "cannot write the configuration".into(), source };
+    let io = |source| ProgramError::Io { what: "cannot write the configuration".into(), source };
     let directory = cluster.directory();
     let password_file = directory.join("control_password");
     write_private(&password_file, cluster.control_password()).map_err(io)?;
@@ -186,7 +177,7 @@ fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
 fn start_logging(cluster: &Cluster, config: &Config) -> Result<(), DemoError> {
     let path = cluster.directory().join("log/pgbaton.log");
     let file = std::fs::File::create(&path)
-        .map_err(|source| ClusterError::Io { what: format!("cannot write {}", path.display()), source })?;
+        .map_err(|source| ProgramError::Io { what: format!("cannot write {}", path.display()), source })?;
     let output = telemetry::Output::File(file);
     telemetry::init(telemetry::Format::Text, &config.log.level, output).map(drop).map_err(DemoError::Logging)
 }

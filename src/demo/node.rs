@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::tail;
 use super::{ClusterError, DATABASE, PASSWORD, PgBin, Place, Runner, USER};
+use crate::programs::{ProgramError, tail};
 
 /// How long a server may take to accept connections; on a busy machine initialisation can take a while.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl Node {
 
     /// Starts the server and waits until it accepts connections.
     pub fn start(&self) -> Result<(), ClusterError> {
-        let io = |source| ClusterError::Io { what: format!("cannot start {}", self.id), source };
+        let io = |source| ProgramError::Io { what: format!("cannot start {}", self.id), source };
         let mut postmaster = self.postmaster();
         if let Some(child) = postmaster.as_mut()
             && matches!(child.try_wait(), Ok(None))
@@ -121,7 +121,9 @@ impl Node {
             if let Some(status) = child.try_wait().map_err(io)? {
                 return Err(self.failed_start(&status.to_string(), log_start));
             }
-            if let Err(reason) = self.runner.cancel.check().and_then(|()| self.not_after(deadline)) {
+            if let Err(reason) =
+                self.runner.cancel.check().map_err(ClusterError::from).and_then(|()| self.not_after(deadline))
+            {
                 self.end(child, Shutdown::Immediate);
                 return Err(reason);
             }
@@ -190,15 +192,16 @@ impl Node {
     }
 
     fn answer(&self, output: std::io::Result<Output>) -> Result<String, ClusterError> {
-        let output = output.map_err(|source| ClusterError::Io { what: "cannot run psql".into(), source })?;
+        let output = output.map_err(|source| ProgramError::Io { what: "cannot run psql".into(), source })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string());
         }
-        Err(ClusterError::Failed {
+        Err(ProgramError::Failed {
             what: format!("a statement on {}", self.id),
             status: output.status.to_string(),
             output: String::from_utf8_lossy(&output.stderr).trim_end().to_string(),
-        })
+        }
+        .into())
     }
 
     /// Changes a setting with ALTER SYSTEM and reloads. A setting that only a restart changes needs that too.
@@ -223,20 +226,22 @@ impl Node {
     /// of its own.
     pub(super) fn let_neighbours_in(&self) -> Result<(), ClusterError> {
         let path = self.data.join("pg_hba.conf");
-        let io = |source| ClusterError::Io { what: format!("cannot change {}", path.display()), source };
+        let io = |source| ProgramError::Io { what: format!("cannot change {}", path.display()), source };
         let rules = "host all,replication all samenet scram-sha-256\n";
-        std::fs::write(&path, std::fs::read_to_string(&path).map_err(io)? + rules).map_err(io)
+        std::fs::write(&path, std::fs::read_to_string(&path).map_err(io)? + rules).map_err(io)?;
+        Ok(())
     }
 
     /// Appends to `postgresql.conf`; later lines win.
     pub(super) fn append_settings(&self, settings: &[(String, String)]) -> Result<(), ClusterError> {
         let path = self.data.join("postgresql.conf");
-        let io = |source| ClusterError::Io { what: format!("cannot change {}", path.display()), source };
+        let io = |source| ProgramError::Io { what: format!("cannot change {}", path.display()), source };
         let mut text = std::fs::read_to_string(&path).map_err(io)?;
         for (name, value) in settings {
             text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
         }
-        std::fs::write(&path, text).map_err(io)
+        std::fs::write(&path, text).map_err(io)?;
+        Ok(())
     }
 
     /// Starts for the first time. Between finding a port free and PostgreSQL's taking it another process can be
@@ -295,11 +300,12 @@ impl Node {
         if Instant::now() < deadline {
             return Ok(());
         }
-        Err(ClusterError::Failed {
+        Err(ProgramError::Failed {
             what: format!("starting {}", self.id),
             status: format!("not ready after {START_LIMIT:?}"),
             output: tail(&self.log, 20),
-        })
+        }
+        .into())
     }
 
     fn failed_start(&self, status: &str, log_start: u64) -> ClusterError {
@@ -309,7 +315,7 @@ impl Node {
             return ClusterError::PortTaken { port: self.port() };
         }
         let output = tail(&self.log, 20);
-        ClusterError::Failed { what: format!("starting {}", self.id), status: status.to_string(), output }
+        ProgramError::Failed { what: format!("starting {}", self.id), status: status.to_string(), output }.into()
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) async fn perform(control: &Control, epoch: Epoch, coordinator: &str, 
         Job::Follow { node, primary } => control.follow(&node, &primary).await,
         Job::Fence { node } => control.fence(&node).await,
         Job::Checkpoint { node } => control.checkpoint(&node).await,
+        // An agent's, or the data plane's; or to rejoin a primary that nobody knows.
+        Job::Drain { .. }
+        | Job::Stop { .. }
+        | Job::Start { .. }
+        | Job::Restart { .. }
+        | Job::Rejoin { .. }
+        | Job::Initialise { .. } => {
+            Err(Failure { kind: FailureKind::Refused, reason: "nobody is there to do it".into() })
+        }
     }
 }
 

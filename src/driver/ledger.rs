@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::unix_ms;
 use crate::cluster::history::HistoryEntry;
-use crate::cluster::{Lead, Note, Sight};
+use crate::cluster::{Lead, Note, RepairNote, Sight};
 use crate::coord::Embedded;
 use crate::monitor::Seen;
 use crate::types::{Epoch, Lsn};
@@ -87,6 +87,8 @@ impl Ledger {
 
     pub fn lead(&mut self, lead: &Lead) {
         match lead {
+            // Those who are at it may end; how long the others wait is counted from the closing.
+            Lead::Draining { .. } => {}
             Lead::Closed { reason, .. } => self.begin_outage(unix_ms(), reason.clone()),
             Lead::Open { epoch, .. } => {
                 self.misses = (0, 0);
@@ -126,6 +128,10 @@ impl Ledger {
         let value = serde_json::to_value(&note).unwrap_or_default();
         self.append(HistoryEntry::Epoch(note));
         (epoch, value)
+    }
+
+    pub fn repaired(&mut self, note: RepairNote) {
+        self.append(HistoryEntry::Repair(note));
     }
 
     /// How many acknowledged commits may lie beyond this position. What was acknowledged since the last look at or before it is

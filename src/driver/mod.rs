@@ -4,6 +4,7 @@
 //! report through one channel. What the data plane has to know is told through [`DataPlane`] before it is published, so that
 //! no session can see a new primary and still have a connection to the old one in use.
 
+mod agents;
 mod jobs;
 mod ledger;
 mod upkeep;
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::cluster::agent::Order as AgentOrder;
 use crate::cluster::history::HistoryEntry;
 use crate::cluster::{
     Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, Picture, Policy, Record,
@@ -46,6 +48,11 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Nothing more is sent to a primary of an epoch before this one, nor passed on from it.
     fn close_writes(&self, epoch: Epoch, reason: &str);
     fn open_writes(&self, epoch: Epoch, primary: &NodeId);
+    /// The primary is about to be exchanged: transactions open on it may end, new ones wait. Until writes are closed, or opened
+    /// again.
+    fn drain_writes(&self, reason: &str);
+    /// Waits until no transaction is open on the primary; how many still are after the limit.
+    fn all_drained(&self, limit: Duration) -> Pin<Box<dyn Future<Output = usize> + Send + '_>>;
     /// Waits until every session has let go of the primary given up, and said which commits are in doubt; false: not
     /// within the limit.
     fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
@@ -140,6 +147,8 @@ pub struct Driver {
     jobs: BTreeMap<JobId, AbortHandle>,
     orders: BTreeMap<CommandId, oneshot::Sender<Result<String, String>>>,
     next_order: u64,
+    /// In milliseconds since 1970: orders of another run of this program have other names.
+    started: u64,
     views: Views,
     /// `None` before anything was published.
     lead: Option<Lead>,
@@ -177,6 +186,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         jobs: BTreeMap::new(),
         orders: BTreeMap::new(),
         next_order: 0,
+        started,
         views: Views::new(topology),
         lead: None,
         verdicts: None,
@@ -209,6 +219,7 @@ impl Driver {
             };
             monitor.run(config, tell, ask).await;
         });
+        self.ask_agents(self.policy.nodes.keys().cloned());
         self.step(Event::Loaded { record, unix_ms_at_zero: unix_ms() });
         let mut beat = interval(upkeep::beat_interval(config.probe_interval));
         let mut upkeep = interval(upkeep::INTERVAL);
@@ -320,6 +331,7 @@ impl Driver {
                     }
                 });
             }
+            Action::NoteRepair(note) => self.ledger.repaired(*note),
             Action::Answer { id, result } => {
                 if let Some(answer) = self.orders.remove(&id) {
                     // Who asked may have given up.
@@ -341,6 +353,13 @@ impl Driver {
                 let result = Err(Failure { kind: FailureKind::Refused, reason });
                 let _ = reports.send(Report::Event(Event::Done { id, result }));
             }),
+            Job::Drain { limit } => {
+                let plane = self.plane.clone();
+                tokio::spawn(async move {
+                    let left = plane.all_drained(Duration::from_millis(limit.0)).await;
+                    let _ = reports.send(Report::Event(Event::Done { id, result: Ok(Answer::Drained { left }) }));
+                })
+            }
             Job::Settle { node } => {
                 let (plane, incarnation) = (self.plane.clone(), self.incarnation);
                 tokio::spawn(async move {
@@ -352,10 +371,16 @@ impl Driver {
                 })
             }
             job => {
+                let told = agents::task(&job, &self.views);
+                let order = told
+                    .map(|(node, task)| (node, AgentOrder { epoch, id: format!("{}-{}", self.started, id.0), task }));
                 let coordinator = self.policy.coordinator.clone();
                 tokio::spawn(async move {
                     let begun = Instant::now();
-                    let result = jobs::perform(&control, epoch, &coordinator, job).await;
+                    let result = match order {
+                        Some((node, order)) => control.agent_do(&node, &order).await.map(Answer::Agent),
+                        None => jobs::perform(&control, epoch, &coordinator, job).await,
+                    };
                     tracing::debug!(?id, ms = begun.elapsed().as_millis(), ?result, "ended");
                     let _ = reports.send(Report::Event(Event::Done { id, result }));
                 })
@@ -373,6 +398,7 @@ impl Driver {
     fn publish(&mut self, lead: Lead) {
         match &lead {
             Lead::Closed { epoch, reason } => self.plane.close_writes(*epoch, reason),
+            Lead::Draining { reason, .. } => self.plane.drain_writes(reason),
             Lead::Open { epoch, primary, .. } => {
                 // Before anybody can write: what was asked of another node is worth nothing.
                 let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);

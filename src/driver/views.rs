@@ -95,6 +95,8 @@ impl Views {
     pub fn lead(&mut self, lead: &Lead) {
         self.is_news = true;
         match lead {
+            // It still is the primary.
+            Lead::Draining { .. } => {}
             Lead::Closed { epoch, reason } => {
                 self.topology.epoch = *epoch;
                 self.topology.primary = None;
@@ -113,6 +115,10 @@ impl Views {
                 }
             }
         }
+    }
+
+    pub fn address(&self, node: &NodeId) -> Option<&NodeAddress> {
+        self.topology.nodes.iter().map(|view| &view.address).find(|address| address.id == *node)
     }
 
     /// Each node, what it said it is, and how far it is.

@@ -5,6 +5,7 @@
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
+mod agents;
 mod conninfo;
 mod error;
 mod fence;
@@ -24,6 +25,7 @@ mod sync_names;
 mod turn;
 mod work;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::{PgLsn, Type};
 
+pub use self::agents::AgentAddress;
 pub use self::conninfo::{Conninfo, ConninfoError};
 pub use self::error::NodeError;
 use self::error::refusal;
@@ -115,6 +118,8 @@ pub struct NodePosition {
 pub struct ControlConfig {
     /// Each node with the control user's password there, if one is needed.
     pub nodes: Vec<(Arc<NodeAddress>, Option<Secret>)>,
+    /// Of the nodes that have one.
+    pub agents: HashMap<NodeId, AgentAddress>,
     pub user: String,
     pub database: String,
     pub tls: Arc<NodeTls>,
@@ -147,6 +152,10 @@ impl Control {
         let (questions, asked) = mpsc::channel(roles::MAX_WAITING);
         runtime.spawn(roles::answer(inner.clone(), asked));
         Control { inner, roles: Roles::new(questions) }
+    }
+
+    fn agent(&self, node: &NodeId) -> Option<AgentAddress> {
+        self.inner.config.agents.get(node).cloned()
     }
 
     /// How a role proves who it is, as the primary has it now; `None` if it has no such role. When the primary cannot be

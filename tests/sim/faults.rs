@@ -63,7 +63,7 @@ impl Plan {
         let nodes = (0..count).map(|at| {
             let priority = [100, 100, 100, 100, 100, 50, 0][random.below(if at == 0 { 5 } else { 7 }) as usize];
             let priority = if self.script.is_some() { 100 } else { priority };
-            (name(at), NodePolicy { priority, zone: String::new() })
+            (name(at), NodePolicy { priority, zone: String::new(), has_agent: false })
         });
         let nodes = nodes.collect();
         Policy {
@@ -79,6 +79,8 @@ impl Plan {
             restart_wait: Millis(1000),
             anti_flap: Millis(2000),
             voter_grace: Millis(800),
+            drain: Millis(300),
+            rejoins: true,
             job_limit: Millis(5000),
             nodes,
         }

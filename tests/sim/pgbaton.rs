@@ -174,6 +174,7 @@ impl World {
                 self.pgbaton.tasks.remove(&id.0);
             }
             Action::Probe(node) => self.probe(index(&node)),
+            Action::Publish(Lead::Draining { .. }) | Action::NoteRepair(_) => {}
             Action::Publish(Lead::Closed { epoch, .. }) => {
                 self.pgbaton.open = None;
                 if self.plant != Some(Plant::OldAcksPass) {
@@ -335,7 +336,14 @@ pub fn node_of(job: &Job) -> usize {
         | Job::WriteEpoch { node, .. }
         | Job::Follow { node, .. }
         | Job::Fence { node }
-        | Job::Checkpoint { node } => index(node),
+        | Job::Checkpoint { node }
+        | Job::Stop { node, .. }
+        | Job::Start { node }
+        | Job::Restart { node, .. }
+        | Job::Rejoin { node, .. }
+        | Job::Initialise { node } => index(node),
+        // Not of any node; clients have no open transactions here.
+        Job::Drain { .. } => 0,
     }
 }
 

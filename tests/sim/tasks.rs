@@ -60,6 +60,7 @@ impl Task {
             (Job::Fence { .. }, 0) => What::Fence,
             (Job::Fence { .. }, _) => What::IsFenced,
             (Job::Checkpoint { .. }, _) => What::Checkpoint,
+            (job, _) => unreachable!("no node has an agent here: {job:?}"),
         };
         (what, false)
     }

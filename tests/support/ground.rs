@@ -142,6 +142,7 @@ pub fn control_config(cluster: &Cluster, user: &str, text: &str) -> ControlConfi
         Arc::new(NodeAddress { id: NodeId::from(&*node.id), host: node.host(), port: node.port() })
     };
     ControlConfig {
+        agents: Default::default(),
         nodes: cluster.nodes().iter().map(|node| (address(node), Some(Secret::new(text)))).collect(),
         user: user.into(),
         database: "postgres".into(),

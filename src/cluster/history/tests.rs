@@ -212,7 +212,7 @@ proptest! {
         let is_down = |at: &u64| entries.iter().any(|entry| match entry {
             HistoryEntry::Epoch(note) => is_in(note.closed_at, note.opened_at, *at),
             HistoryEntry::Outage { from, to: end, .. } => is_in(*from, end.unwrap_or(to), *at),
-            HistoryEntry::Watch { .. } => false,
+            HistoryEntry::Watch { .. } | HistoryEntry::Repair(_) => false,
         });
         let is_watched = |at: &u64| entries.iter().any(|entry| match entry {
             HistoryEntry::Watch { from, to } => is_in(*from, *to, *at),

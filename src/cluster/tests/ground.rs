@@ -52,7 +52,7 @@ pub(super) struct World {
 }
 
 pub(super) fn policy(durability: Durability, nodes: &[&str]) -> Policy {
-    let node = |name: &&str| (id(name), NodePolicy { priority: 100, zone: String::new() });
+    let node = |name: &&str| (id(name), NodePolicy { priority: 100, zone: String::new(), has_agent: false });
     Policy {
         coordinator: "baton".into(),
         automatic: true,
@@ -66,6 +66,8 @@ pub(super) fn policy(durability: Durability, nodes: &[&str]) -> Policy {
         restart_wait: Millis(5000),
         anti_flap: Millis(30_000),
         voter_grace: Millis(3000),
+        drain: Millis(1000),
+        rejoins: true,
         job_limit: Millis(10_000),
         nodes: nodes.iter().map(node).collect(),
     }
@@ -116,6 +118,9 @@ pub(super) fn world_of(policy: Policy) -> World {
     }
 }
 
+/// In place of a node, where a job concerns none.
+static NOBODY: std::sync::OnceLock<NodeId> = std::sync::OnceLock::new();
+
 fn name_of(job: &Job) -> (&'static str, &NodeId) {
     match job {
         Job::Recruit { node } => ("recruit", node),
@@ -127,6 +132,12 @@ fn name_of(job: &Job) -> (&'static str, &NodeId) {
         Job::Follow { node, .. } => ("follow", node),
         Job::Fence { node } => ("fence", node),
         Job::Checkpoint { node } => ("checkpoint", node),
+        Job::Drain { .. } => ("drain", NOBODY.get_or_init(|| id("sessions"))),
+        Job::Stop { node, .. } => ("stop", node),
+        Job::Start { node } => ("start", node),
+        Job::Restart { node, .. } => ("restart", node),
+        Job::Rejoin { node, .. } => ("rejoin", node),
+        Job::Initialise { node } => ("initialise", node),
     }
 }
 
@@ -378,6 +389,12 @@ impl World {
                     last_epoch: seen.last_epoch,
                 }
             }
+            Job::Drain { .. } => Answer::Drained { left: 0 },
+            Job::Stop { .. }
+            | Job::Start { .. }
+            | Job::Restart { .. }
+            | Job::Rejoin { .. }
+            | Job::Initialise { .. } => Answer::Agent(Default::default()),
             Job::Settle { .. } => Answer::Settled { replayed: it.seen.replayed, last_epoch: it.seen.last_epoch },
             Job::Promote { node, sync } => {
                 let seen = &mut self.nodes.get_mut(node)?.seen;
@@ -481,6 +498,8 @@ impl World {
                 assert!(before.is_none_or(|before| before == primary), "two primaries in epoch {epoch}");
                 format!("open {epoch} {primary} timeline {}", timeline.0)
             }
+            Action::Publish(Lead::Draining { epoch, reason }) => format!("draining {epoch}: {reason}"),
+            Action::NoteRepair(note) => format!("note {} of {}", note.repair, note.node),
             Action::Note(note) => {
                 let line = format!("note {} {}: {:?} to {}", note.epoch, note.kind, note.from, note.to);
                 self.notes.push(*note);

@@ -1,7 +1,7 @@
 //! The table itself: one entry for each key, in the order of the reference page. Apart from what reads it for length only.
 
 use super::{DURABILITIES, Key, Kind, RULE_METHODS};
-use crate::config::{AuthMethod, ClientTlsMode, CoordinationKind, LogFormat, NodeTlsMode, PoolMode};
+use crate::config::{AuthMethod, ClientTlsMode, CoordinationKind, LogFormat, NodeTlsMode, PoolMode, Rejoin};
 use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, HashBy};
 
@@ -204,6 +204,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "cluster",
+        "agent_token",
+        Kind::Secret,
+        Some(""),
+        RESTART,
+        "What the nodes' agents want to be shown (their `agent.token`).",
+    ),
+    key(
+        "cluster",
         "durability",
         Kind::Choice(DURABILITIES),
         Some("async"),
@@ -253,6 +261,14 @@ pub const KEYS: &[Key] = &[
         "Name or address, or the directory of its Unix socket (begins with `/`).",
     ),
     key("cluster.nodes", "port", Kind::Integer(1, 65_535), Some("5432"), RESTART, "The port it listens on."),
+    key(
+        "cluster.nodes",
+        "agent",
+        Kind::Url,
+        Some(""),
+        RESTART,
+        "Where its agent listens, `http://host:port`; none given: it has none, and what takes one is left to people.",
+    ),
     key(
         "cluster.nodes",
         "zone",
@@ -437,6 +453,22 @@ pub const KEYS: &[Key] = &[
         RESTART,
         "With `durability = \"quorum\"`: a voter that has gone is removed after so long, so that the next failure is survivable too; sooner if \
          commits wait for it.",
+    ),
+    key(
+        "failover",
+        "drain",
+        Kind::Duration("0s", "10m"),
+        Some("3s"),
+        RESTART,
+        "At a switchover, how long open transactions may take to end while new ones wait; what is still open then gets SQLSTATE 40001.",
+    ),
+    key(
+        "failover",
+        "rejoin",
+        Kind::Choice(Rejoin::NAMES),
+        Some("auto"),
+        RESTART,
+        "`auto`: a node with an agent that is no standby of the primary is made one, also if that takes a rewind or a copy of everything (what it had that the cluster has not is kept aside). `manual`: only at an operator's wish.",
     ),
     key(
         "failover",

@@ -1,6 +1,6 @@
-//! The other end of the HTTP endpoint: what `pgbaton`'s verbs ask a running pgbaton with.
+//! The asking side of HTTP: `pgbaton`'s verbs ask a running pgbaton, pgbaton its agents, and these the pgbatons.
 //!
-//! Plain HTTP, one question per connection. An endpoint on another machine is best reached through a tunnel.
+//! Plain HTTP, one question per connection. What is on another machine is best reached through a tunnel.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,24 +17,24 @@ use tokio::time::timeout;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take, all of it; that to an order comes when it has been carried out.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long an answer may take, all of it; that to an order to pgbaton comes when it has been carried out.
+pub const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
 
 /// Where a running pgbaton's endpoint is: `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminUrl {
+pub struct HttpUrl {
     host: String,
     port: u16,
     /// In front of every path, for an endpoint behind something else; without a slash at its end.
     prefix: String,
 }
 
-impl FromStr for AdminUrl {
+impl FromStr for HttpUrl {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<AdminUrl, String> {
+    fn from_str(text: &str) -> Result<HttpUrl, String> {
         let uri: Uri = text.parse().map_err(|error| format!("{error}; expected http://host:port"))?;
         match uri.scheme_str() {
             Some("http") => {}
@@ -48,19 +48,23 @@ impl FromStr for AdminUrl {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(AdminUrl { host, port: authority.port_u16().unwrap_or(80), prefix })
+        Ok(HttpUrl { host, port: authority.port_u16().unwrap_or(80), prefix })
     }
 }
 
-impl fmt::Display for AdminUrl {
+impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority(), self.prefix)
     }
 }
 
-impl AdminUrl {
+impl HttpUrl {
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     fn authority(&self) -> String {
-        let AdminUrl { host, port, .. } = self;
+        let HttpUrl { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
@@ -68,15 +72,13 @@ impl AdminUrl {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error(
-        "cannot reach {url}: {reason}; is pgbaton running, and admin.listen that address (--admin, PGBATON_ADMIN)?"
-    )]
-    Unreachable { url: AdminUrl, reason: String },
-    /// pgbaton itself says no.
+    #[error("cannot reach {url}: {reason}")]
+    Unreachable { url: HttpUrl, reason: String },
+    /// Who was asked says no. `code` is for programs.
     #[error("{message}{}{hint}", if hint.is_empty() { "" } else { "\nHint: " })]
-    Refused { message: String, hint: String },
+    Refused { code: String, message: String, hint: String },
     #[error("{url} does not answer as pgbaton does: {reason}")]
-    Strange { url: AdminUrl, reason: String },
+    Strange { url: HttpUrl, reason: String },
     #[error("the question is too long or cannot be sent: {0}")]
     Unsayable(String),
 }
@@ -88,32 +90,42 @@ struct ErrorBody {
 
 #[derive(Deserialize)]
 struct ErrorText {
+    #[serde(default)]
+    code: String,
     message: String,
     #[serde(default)]
     hint: String,
 }
 
-/// Asks for a path with these parameters, and gives the body of a good answer.
+/// Asks for a path with these parameters, and gives the body of a good answer that came within `limit`.
 pub async fn get(
-    url: &AdminUrl,
+    url: &HttpUrl,
     token: Option<&str>,
     path: &str,
     parameters: &[(&str, &str)],
+    limit: Duration,
 ) -> Result<String, ClientError> {
-    send(url, token, path, parameters, None).await
+    send(url, token, path, parameters, None, limit).await
 }
 
-/// Gives an order, as JSON, and gives the body of a good answer.
-pub async fn post(url: &AdminUrl, token: Option<&str>, path: &str, order: String) -> Result<String, ClientError> {
-    send(url, token, path, &[], Some(order)).await
+/// Gives an order, as JSON, and gives the body of a good answer that came within `limit`.
+pub async fn post(
+    url: &HttpUrl,
+    token: Option<&str>,
+    path: &str,
+    order: String,
+    limit: Duration,
+) -> Result<String, ClientError> {
+    send(url, token, path, &[], Some(order), limit).await
 }
 
 async fn send(
-    url: &AdminUrl,
+    url: &HttpUrl,
     token: Option<&str>,
     path: &str,
     parameters: &[(&str, &str)],
     order: Option<String>,
+    limit: Duration,
 ) -> Result<String, ClientError> {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     let target = format!("{}{path}{}{query}", url.prefix, if query.is_empty() { "" } else { "?" });
@@ -132,9 +144,9 @@ async fn send(
     let unreachable = |reason: String| ClientError::Unreachable { url: url.clone(), reason };
     let strange = |reason: String| ClientError::Strange { url: url.clone(), reason };
 
-    let stream = match timeout(CONNECT, TcpStream::connect((url.host.as_str(), url.port))).await {
+    let stream = match timeout(CONNECT.min(limit), TcpStream::connect((url.host.as_str(), url.port))).await {
         Ok(connected) => connected.map_err(|error| unreachable(error.to_string()))?,
-        Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT.as_secs()))),
+        Err(_) => return Err(unreachable("no answer".into())),
     };
     let conversation = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -145,8 +157,8 @@ async fn send(
         driving.abort();
         Ok::<_, hyper::Error>((head.status, body))
     };
-    let answered = timeout(ANSWER, conversation).await;
-    let answered = answered.map_err(|_| strange(format!("no answer within {} s", ANSWER.as_secs())))?;
+    let answered = timeout(limit, conversation).await;
+    let answered = answered.map_err(|_| unreachable(format!("no answer within {} ms", limit.as_millis())))?;
     let (status, body) = answered.map_err(|error| strange(error.to_string()))?;
     let body = body.map_err(|error| strange(error.to_string()))?.to_bytes();
     let body = String::from_utf8(body.into()).map_err(|error| strange(error.to_string()))?;
@@ -154,7 +166,7 @@ async fn send(
         return Ok(body);
     }
     match serde_json::from_str(&body) {
-        Ok(ErrorBody { error: ErrorText { message, hint } }) => Err(ClientError::Refused { message, hint }),
+        Ok(ErrorBody { error: ErrorText { code, message, hint } }) => Err(ClientError::Refused { code, message, hint }),
         Err(_) => Err(strange(format!("status {status}"))),
     }
 }
@@ -165,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_address_is_read_as_people_write_it() {
-        let shown = |text: &str| text.parse::<AdminUrl>().map(|url| url.to_string());
+        let shown = |text: &str| text.parse::<HttpUrl>().map(|url| url.to_string());
         assert_eq!(shown("http://127.0.0.1:6433").as_deref(), Ok("http://127.0.0.1:6433"));
         assert_eq!(shown("http://[::1]:6433/").as_deref(), Ok("http://[::1]:6433"));
         assert_eq!(shown("http://db/pgbaton/").as_deref(), Ok("http://db:80/pgbaton"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::ClusterError;
+use super::ProgramError;
 
 /// The oldest major version that is supported: it is the first to report `in_hot_standby`.
 const OLDEST: u32 = 14;
@@ -18,11 +18,11 @@ pub struct PgBin {
 impl PgBin {
     /// Looks where `PGBATON_PG_BIN` says and nowhere else if it is set; otherwise where `pg_config --bindir` says, in
     /// the directories of the usual packages (newest first), and in PATH.
-    pub fn find() -> Result<PgBin, ClusterError> {
+    pub fn find() -> Result<PgBin, ProgramError> {
         if let Some(directory) = std::env::var_os("PGBATON_PG_BIN") {
             let directory = PathBuf::from(directory);
             return Self::in_directory(&directory).map_err(|reason| {
-                ClusterError::NoPostgres(format!("PGBATON_PG_BIN is {}: {reason}", directory.display()))
+                ProgramError::NoPostgres(format!("PGBATON_PG_BIN is {}: {reason}", directory.display()))
             });
         }
         let mut tried = Vec::new();
@@ -33,7 +33,7 @@ impl PgBin {
             }
         }
         let tried = if tried.is_empty() { "  no directory at all".to_string() } else { tried.join("\n") };
-        Err(ClusterError::NoPostgres(format!(
+        Err(ProgramError::NoPostgres(format!(
             "no PostgreSQL server of version {OLDEST} or newer; install one (Debian: apt install postgresql) or set \
              PGBATON_PG_BIN to the directory with initdb. Looked at:\n{tried}"
         )))

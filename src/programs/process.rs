@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::ClusterError;
+use super::ProgramError;
 
 /// Somebody's wish that what is going on should end. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +23,8 @@ impl Cancel {
         self.0.1.notify_all();
     }
 
-    pub fn check(&self) -> Result<(), ClusterError> {
-        if *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) { Err(ClusterError::Cancelled) } else { Ok(()) }
+    pub fn check(&self) -> Result<(), ProgramError> {
+        if *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) { Err(ProgramError::Cancelled) } else { Ok(()) }
     }
 
     /// Returns once [`Cancel::cancel`] was called.
@@ -46,7 +46,7 @@ pub struct RunAs {
 
 impl RunAs {
     /// `None` when we are not root and servers simply run as ourselves.
-    pub fn choose() -> Result<Option<RunAs>, ClusterError> {
+    pub fn choose() -> Result<Option<RunAs>, ProgramError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
@@ -60,7 +60,7 @@ impl RunAs {
                 return Ok(Some(RunAs { name: name.to_string(), uid, gid }));
             }
         }
-        Err(ClusterError::NoUser)
+        Err(ProgramError::NoUser)
     }
 }
 
@@ -121,8 +121,8 @@ impl Runner {
     }
 
     /// Runs to the end with all output in a file, which goes into the error if it fails.
-    pub fn run(&self, mut command: Command, what: &str, log: &Path) -> Result<(), ClusterError> {
-        let io = |source| ClusterError::Io { what: format!("cannot run {what}"), source };
+    pub fn run(&self, mut command: Command, what: &str, log: &Path) -> Result<(), ProgramError> {
+        let io = |source| ProgramError::Io { what: format!("cannot run {what}"), source };
         let output = File::options().create(true).append(true).open(log).map_err(io)?;
         command.stdout(output.try_clone().map_err(io)?).stderr(output);
         let mut child = command.spawn().map_err(io)?;
@@ -132,7 +132,7 @@ impl Runner {
                     return Ok(());
                 }
                 let output = tail(log, 20);
-                return Err(ClusterError::Failed { what: what.to_string(), status: status.to_string(), output });
+                return Err(ProgramError::Failed { what: what.to_string(), status: status.to_string(), output });
             }
             if let Err(cancelled) = self.cancel.check() {
                 let patience = Instant::now() + Duration::from_secs(5);
@@ -149,15 +149,15 @@ impl Runner {
     }
 
     /// Makes a directory that servers can write to.
-    pub fn create_directory(&self, path: &Path, mode: u32) -> Result<(), ClusterError> {
-        let io = |source| ClusterError::Io { what: format!("cannot make directory {}", path.display()), source };
+    pub fn create_directory(&self, path: &Path, mode: u32) -> Result<(), ProgramError> {
+        let io = |source| ProgramError::Io { what: format!("cannot make directory {}", path.display()), source };
         std::fs::create_dir(path).map_err(io)?;
         self.hand_over(path, mode).map_err(io)
     }
 
     /// Writes a file that servers, and nobody else, can read.
-    pub fn write(&self, path: &Path, contents: &[u8]) -> Result<(), ClusterError> {
-        let io = |source| ClusterError::Io { what: format!("cannot write {}", path.display()), source };
+    pub fn write(&self, path: &Path, contents: &[u8]) -> Result<(), ProgramError> {
+        let io = |source| ProgramError::Io { what: format!("cannot write {}", path.display()), source };
         // Private before it has contents.
         File::create(path).map_err(io)?;
         self.hand_over(path, 0o600).map_err(io)?;

@@ -1,0 +1,53 @@
+//! The nodes' agents: what a job is in their words, and asking each again and again how things are.
+
+use std::time::Duration;
+
+use super::views::Views;
+use super::{Driver, Report};
+use crate::cluster::agent::Task;
+use crate::cluster::{Event, Job};
+use crate::types::NodeId;
+
+/// How often an agent is asked, and how often while it carries out an order.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What an agent is told, if this is one's job: whose, and what.
+pub(super) fn task(job: &Job, views: &Views) -> Option<(NodeId, Task)> {
+    Some(match job {
+        Job::Stop { node, how } => (node.clone(), Task::Stop { how: *how }),
+        Job::Start { node } => (node.clone(), Task::Start),
+        Job::Restart { node, how } => (node.clone(), Task::Restart { how: *how }),
+        Job::Initialise { node } => (node.clone(), Task::Initialise),
+        Job::Rejoin { node, primary, system_identifier, repair, reason } => {
+            let address = views.address(primary)?;
+            let task = Task::Rejoin {
+                primary: primary.clone(),
+                host: address.host.clone(),
+                port: address.port,
+                system_identifier: *system_identifier,
+                repair: *repair,
+                reason: reason.clone(),
+            };
+            (node.clone(), task)
+        }
+        _ => return None,
+    })
+}
+
+impl Driver {
+    /// Asks the agents of these nodes for as long as everything runs.
+    pub(super) fn ask_agents(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
+            let (control, reports) = (self.control.clone(), self.reports.clone());
+            tokio::spawn(async move {
+                while let Some(report) = control.agent_report(&node).await {
+                    let event = Event::Agent { node: node.clone(), report: report.map(Box::new) };
+                    if reports.send(Report::Event(event)).is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            });
+        }
+    }
+}
