@@ -431,4 +431,6 @@ fn a_token_that_is_none_is_refused_and_the_session_goes_on() {
     let token = client.value("SHOW pgbaton.lsn");
     client.run(&format!("SET pgbaton.min_lsn = '{token}'"));
     assert_eq!(client.value("SELECT 2"), "2");
+    // A cluster that was just found is in its first epoch.
+    assert_eq!(client.value("SHOW pgbaton.epoch"), "1");
 }

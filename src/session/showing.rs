@@ -38,6 +38,7 @@ impl Session {
                 };
                 format!("{target} {}: {}", node(place), why.as_str())
             })),
+            "epoch" => Some(self.shared.gate.epoch().to_string()),
             "lsn" => self.position().await.map(write_token),
             "consistency" => {
                 let default = self.shared.readers.settings.load().consistency;

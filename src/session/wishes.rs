@@ -18,7 +18,7 @@ use crate::wire::message::Problem;
 /// The settings of ours that can be made.
 const SETTABLE: [&str; 4] = ["consistency", "target", "min_lsn", "key"];
 /// Those that can only be shown.
-pub const SHOWN: [&str; 3] = ["node", "route", "lsn"];
+pub const SHOWN: [&str; 4] = ["node", "route", "lsn", "epoch"];
 
 /// A position as `SHOW pgbaton.lsn` tells it and `SET pgbaton.min_lsn` takes it: `3@16/B374D848`, timeline and LSN. Without
 /// the timeline it is taken to be of the present one.

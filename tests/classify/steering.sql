@@ -104,4 +104,5 @@ SHOW pgbaton.consistency --> any
 --- what pgbaton says of itself | each | simple
 SHOW pgbaton.node --> any own
 SHOW pgbaton.lsn --> any own
+SHOW pgbaton.epoch --> any own
 SHOW pgbaton.route --> any own
