@@ -158,7 +158,7 @@ fn shows(headers: &HeaderMap, token: &[u8]) -> bool {
 
 async fn unknown() -> Refused {
     let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability; to POST to: /pause, \
-                /resume, /failover, /nodes/ID/maintenance.";
+                /resume, /switchover, /failover, /nodes/ID/maintenance, /nodes/ID/rejoin, /nodes/ID/rebuild, /nodes/ID/restart.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 

@@ -5,5 +5,5 @@ pub mod history;
 pub mod http;
 mod metrics;
 pub mod orders;
-mod picture;
+pub mod picture;
 pub mod tables;

@@ -1,4 +1,4 @@
-//! What an operator orders: `POST /pause`, `/resume`, `/failover`, `/nodes/ID/maintenance`.
+//! What an operator orders: `POST /pause`, `/resume`, `/switchover`, `/failover`, `/nodes/ID/maintenance|rejoin|rebuild|restart`.
 //!
 //! An order is answered when it has been carried out or refused, which for a failover takes as long as that does. The body is
 //! JSON and has to say so in its Content-Type: a page in somebody's browser can send a form to this address, but not that.
@@ -29,6 +29,15 @@ pub struct Failover {
     pub allow_data_loss: bool,
 }
 
+/// The body of `POST /switchover`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Switchover {
+    /// `None`: the best of those that may.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
 /// The body of `POST /nodes/ID/maintenance`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -46,8 +55,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/pause", post(pause))
         .route("/resume", post(resume))
+        .route("/switchover", post(switchover))
         .route("/failover", post(failover))
         .route("/nodes/{id}/maintenance", post(maintenance))
+        .route("/nodes/{id}/rejoin", post(rejoin))
+        .route("/nodes/{id}/rebuild", post(rebuild))
+        .route("/nodes/{id}/restart", post(restart))
 }
 
 async fn order(api: &Api, command: Command) -> Result<Json<Done>, Refused> {
@@ -92,6 +105,14 @@ async fn resume(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<
     order(&api, Command::Resume).await
 }
 
+async fn switchover(
+    State(api): State<Arc<Api>>,
+    wanted: Result<Json<Switchover>, JsonRejection>,
+) -> Result<Json<Done>, Refused> {
+    let Switchover { to } = body(wanted)?;
+    order(&api, Command::Switchover { to: to.as_deref().map(NodeId::from) }).await
+}
+
 async fn failover(
     State(api): State<Arc<Api>>,
     wanted: Result<Json<Failover>, JsonRejection>,
@@ -107,4 +128,39 @@ async fn maintenance(
 ) -> Result<Json<Done>, Refused> {
     let Maintenance { on } = body(wanted)?;
     order(&api, Command::Maintenance { node: NodeId::from(&*node), on }).await
+}
+
+/// An order that says everything in its path.
+async fn order_node(
+    api: &Api,
+    headers: &HeaderMap,
+    node: &str,
+    command: impl FnOnce(NodeId) -> Command,
+) -> Result<Json<Done>, Refused> {
+    check_kind(headers)?;
+    order(api, command(NodeId::from(node))).await
+}
+
+async fn rejoin(
+    State(api): State<Arc<Api>>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Done>, Refused> {
+    order_node(&api, &headers, &node, |node| Command::Rejoin { node, rebuild: false }).await
+}
+
+async fn rebuild(
+    State(api): State<Arc<Api>>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Done>, Refused> {
+    order_node(&api, &headers, &node, |node| Command::Rejoin { node, rebuild: true }).await
+}
+
+async fn restart(
+    State(api): State<Arc<Api>>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Done>, Refused> {
+    order_node(&api, &headers, &node, |node| Command::Restart { node }).await
 }

@@ -1,29 +1,30 @@
 //! The cluster as it is told to people and programs: one picture for `GET /cluster`, `SHOW NODES` and `SHOW LAG`.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster;
 use crate::route::balance;
 use crate::session::shared::Shared;
 use crate::types::Role;
-use cluster::NodeState;
+use cluster::{AgentAccount, NodeState};
 
 /// Of a standby that replays too little to be asked: `cannot_connect_now`.
 const STARTING: &str = "(57P03)";
 
 /// `GET /cluster`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Cluster {
     pub name: String,
     /// `epoch` and `phase` are null until the store has been read and a primary was seen.
     pub epoch: Option<u64>,
-    pub phase: Option<&'static str>,
+    pub phase: Option<Cow<'static, str>>,
     pub primary: Option<String>,
     /// Whose epoch it is by the record, also while nobody takes writes: the one node that may start as a primary.
     pub leader: Option<String>,
-    pub durability: &'static str,
+    pub durability: Cow<'static, str>,
     /// Whose acknowledgement a commit waits for, and how many of them it takes.
     pub voters: Vec<String>,
     pub acks: u32,
@@ -33,13 +34,13 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Node {
     pub id: String,
     pub host: String,
     pub port: u16,
-    pub role: &'static str,
-    pub state: &'static str,
+    pub role: Cow<'static, str>,
+    pub state: Cow<'static, str>,
     pub timeline: u32,
     /// Written on a primary, received or replayed on a standby.
     pub lsn: String,
@@ -50,6 +51,8 @@ pub struct Node {
     pub eligible: bool,
     /// Why not; empty when it may.
     pub reason: String,
+    /// What its agent last said; null when there is none.
+    pub agent: Option<AgentAccount>,
     #[serde(skip)]
     pub read: Read,
 }
@@ -72,10 +75,10 @@ impl Cluster {
         Cluster {
             name: name.to_owned(),
             epoch: believed.epoch.map(|epoch| epoch.0),
-            phase: believed.phase.map(cluster::Phase::as_str),
+            phase: believed.phase.map(|phase| phase.as_str().into()),
             primary,
             leader: believed.primary.as_ref().map(ToString::to_string),
-            durability: believed.durability.as_str(),
+            durability: believed.durability.as_str().into(),
             voters: believed.sync.voters.iter().map(ToString::to_string).collect(),
             acks: believed.sync.k,
             paused: believed.paused,
@@ -136,14 +139,15 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
             id: seen.address.id.to_string(),
             host: seen.address.host.clone(),
             port: seen.address.port,
-            role: seen.role.as_str(),
-            state,
+            role: seen.role.as_str().into(),
+            state: state.into(),
             timeline: seen.timeline.0,
             lsn: seen.lsn.to_string(),
             lag_bytes,
             lag_ms,
             eligible: reader.is_some_and(|reader| reader.state.is_ok()),
             reason,
+            agent: account.and_then(|account| account.agent.clone()),
             read: read.unwrap_or_default(),
         });
     }

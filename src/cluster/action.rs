@@ -227,6 +227,22 @@ pub struct NodeAccount {
     pub promotable: Result<(), String>,
     /// What else is to be said; may be empty.
     pub reason: String,
+    /// `None`: there is no agent beside it.
+    pub agent: Option<AgentAccount>,
+}
+
+/// What a node's agent last said, in short, for people and for `GET /cluster`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentAccount {
+    /// What it has its server do (`starting`, `running`, `stopping`, `stopped`, `waiting`); `silent`: it does not answer;
+    /// `unknown`: it was not asked yet.
+    pub state: Cow<'static, str>,
+    /// The order under way and how far it is; may be empty.
+    pub step: String,
+    /// What is wrong, what it waits for, or why its last order failed; may be empty.
+    pub trouble: String,
+    /// The highest that it knows of.
+    pub epoch: Option<Epoch>,
 }
 
 /// What the brain believes, for people.

@@ -33,7 +33,7 @@ mod tests;
 mod voters;
 mod watch;
 
-pub use action::{Action, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture, RepairNote};
+pub use action::{Action, AgentAccount, Job, JobId, Lead, NodeAccount, NodeState, Note, Picture, RepairNote};
 pub use brain::Brain;
 pub use event::{
     Answer, Command, CommandId, Event, Failure, FailureKind, Observation, Receiver, Sender, Sight, Symptom,

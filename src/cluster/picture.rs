@@ -1,8 +1,9 @@
 //! What the brain believes, put into words for people.
 
+use super::agent::{Data, Outcome, Report, Server};
 use super::mode::{Mode, Step};
 use super::nodes::Known;
-use super::{Brain, NodeAccount, NodeState, Picture, Record, Symptom};
+use super::{AgentAccount, Brain, NodeAccount, NodeState, Picture, Record, Symptom};
 use crate::types::{Durability, NodeId};
 
 impl Brain {
@@ -43,7 +44,10 @@ impl Brain {
 
     fn account(&self, node: &NodeId, known: &Known) -> NodeAccount {
         let (state, reason) = self.state_of(node, known);
-        NodeAccount { state, promotable: self.promotable(node, known, state), reason }
+        let has_agent = self.policy.nodes.get(node).is_some_and(|policy| policy.has_agent);
+        let is_well = state == NodeState::Running && reason.is_empty();
+        let agent = has_agent.then(|| agent_account(known.agent.as_ref().map(|(_, report)| report), is_well));
+        NodeAccount { state, promotable: self.promotable(node, known, state), reason, agent }
     }
 
     fn state_of(&self, node: &NodeId, known: &Known) -> (NodeState, String) {
@@ -107,5 +111,95 @@ impl Brain {
             return Err(format!("is {behind} bytes behind, more than may be lost"));
         }
         Ok(())
+    }
+}
+
+/// What an agent last said, the most important thing first: one line has room for one.
+fn agent_account(report: Option<&Result<Report, String>>, is_well: bool) -> AgentAccount {
+    let report = match report {
+        Some(Ok(report)) => report,
+        Some(Err(reason)) => {
+            return AgentAccount { state: "silent".into(), step: String::new(), trouble: reason.clone(), epoch: None };
+        }
+        None => {
+            let (step, trouble) = (String::new(), String::new());
+            return AgentAccount { state: "unknown".into(), step, trouble, epoch: None };
+        }
+    };
+    let state = match &report.server {
+        Server::Starting => "starting",
+        Server::Running => "running",
+        Server::Stopping => "stopping",
+        Server::Stopped => "stopped",
+        Server::Waiting { .. } => "waiting",
+    };
+    let step = report.doing.as_ref().map_or(String::new(), |doing| match doing.step.is_empty() {
+        true => doing.task.clone(),
+        false => format!("{}: {}", doing.task, doing.step),
+    });
+    // Of an order that failed long ago nobody wants to know once all is well, nor while the next one is under way.
+    let failed = report.done.as_ref().filter(|_| !is_well && report.doing.is_none());
+    let failed = failed.and_then(|done| match &done.outcome {
+        Outcome::Failed { reason, .. } => Some(format!("{} failed: {reason}", done.task)),
+        Outcome::Well(_) => None,
+    });
+    let trouble = match (&report.data, failed, &report.server) {
+        _ if !report.trouble.is_empty() => report.trouble.clone(),
+        (Data::Unusable { reason }, ..) => reason.clone(),
+        (_, Some(failed), _) => failed,
+        (_, None, Server::Waiting { reason }) => reason.clone(),
+        _ => String::new(),
+    };
+    AgentAccount { state: state.into(), step, trouble, epoch: Some(report.epoch) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::agent::{Code, Doing, Done};
+    use crate::types::Epoch;
+
+    fn report() -> Report {
+        Report {
+            node: NodeId::from("n1"),
+            epoch: Epoch(7),
+            server: Server::Running,
+            data: Data::Absent,
+            doing: None,
+            done: None,
+            kept: Vec::new(),
+            trouble: String::new(),
+        }
+    }
+
+    fn account(report: Report, is_well: bool) -> [String; 3] {
+        let AgentAccount { state, step, trouble, epoch } = agent_account(Some(&Ok(report)), is_well);
+        assert_eq!(epoch, Some(Epoch(7)));
+        [state.into(), step, trouble]
+    }
+
+    #[test]
+    fn an_agent_is_told_of_by_what_matters_most() {
+        assert_eq!(account(report(), true), ["running", "", ""]);
+        let waiting = Report { server: Server::Waiting { reason: "for the record".into() }, ..report() };
+        assert_eq!(account(waiting.clone(), false), ["waiting", "", "for the record"]);
+        let outcome = Outcome::Failed { code: Code::Password, reason: "wrong password".into() };
+        let done = Done { epoch: Epoch(7), id: "1".into(), task: "rejoin".into(), took_ms: 5, outcome };
+        let failed = Report { done: Some(done), ..waiting };
+        assert_eq!(account(failed.clone(), false), ["waiting", "", "rejoin failed: wrong password"]);
+        assert_eq!(account(Report { server: Server::Running, ..failed.clone() }, true), ["running", "", ""]);
+        let step = "copying n2: 41 % of 2.1 GiB".to_owned();
+        let doing = Doing { epoch: Epoch(7), id: "2".into(), task: "rejoin".into(), since: 0, step };
+        let doing = Report { server: Server::Stopped, doing: Some(doing), ..failed.clone() };
+        assert_eq!(account(doing, false), ["stopped", "rejoin: copying n2: 41 % of 2.1 GiB", ""]);
+        let damaged = Report { data: Data::Unusable { reason: "no PG_VERSION".into() }, ..failed };
+        assert_eq!(account(damaged, false)[2], "no PG_VERSION");
+    }
+
+    #[test]
+    fn a_silent_agent_says_why_not() {
+        let silent = agent_account(Some(&Err("connection refused".into())), true);
+        assert_eq!((&*silent.state, &*silent.trouble, silent.epoch), ("silent", "connection refused", None));
+        assert_eq!(agent_account(None, true).state, "unknown");
     }
 }
