@@ -1,4 +1,4 @@
-//! The console: database `pgbaton`, spoken to with psql. `SHOW …` reads, `RELOAD` and `KILL` act.
+//! The console: database `pgbaton`, spoken to with psql. `SHOW …` reads, `RELOAD`, `KILL` and an operator's orders act.
 //!
 //! Only the simple query protocol is served: that is what psql and monitoring agents use for statements without parameters.
 //! What is shown is put together in `tables`.
@@ -11,6 +11,7 @@ use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::history::{self, History};
+use super::orders::Orders;
 use super::tables::{self, Table};
 use crate::cluster;
 use crate::net::Stream;
@@ -19,6 +20,7 @@ use crate::session::hypothetical::Unexplained;
 use crate::session::login;
 use crate::session::machine::plan::explain_route;
 use crate::session::shared::Shared;
+use crate::types::NodeId;
 use crate::wire::frame::{self, HEADER};
 use crate::wire::message::{self, Problem};
 
@@ -45,6 +47,7 @@ pub struct Console {
     /// Every key of the configuration: name, value, default, and whether a reload changes it. Secrets are not among it.
     pub config: Box<dyn Fn() -> Vec<[String; 4]> + Send + Sync>,
     pub history: History,
+    pub orders: Orders,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,9 +67,11 @@ enum Command {
     ExplainRoute(Option<String>, String),
     Reload,
     Kill(u64),
+    /// With the word that is answered when it is done.
+    Order(&'static str, cluster::Command),
 }
 
-const HELP: [(&str, &str); 14] = [
+const HELP: [(&str, &str); 22] = [
     ("SHOW NODES", "the nodes, their roles, how they were last seen, and whether they may serve reads"),
     ("SHOW LAG", "how far each replica is behind, and what it serves"),
     ("SHOW POOLS", "server connections for each node, database and user"),
@@ -81,6 +86,17 @@ const HELP: [(&str, &str); 14] = [
     ("EXPLAIN ROUTE [IN <database>] <sql>", "where a statement would go, and why"),
     ("RELOAD", "read the configuration file again"),
     ("KILL <id>", "end a client's connection (id as in SHOW CLIENTS)"),
+    ("SWITCHOVER [TO <node>]", "exchange the primary as planned: nothing is lost, clients wait for a moment"),
+    (
+        "FAILOVER TO <node>",
+        "make a node the primary now, whatever the state of the present one; refused if commits would be lost",
+    ),
+    ("PAUSE", "forbid any change of primary until RESUME"),
+    ("RESUME", "allow changes of primary again"),
+    ("MAINTENANCE <node> ON | OFF", "take a standby out of use (no reads, no vote, no promotion), or back into it"),
+    ("REJOIN <node>", "make a node a standby of the primary again, the cheapest way that is right"),
+    ("REBUILD <node>", "the same, by copying everything"),
+    ("RESTART <node>", "restart a node's server, by its agent"),
 ];
 
 impl Command {
@@ -92,9 +108,12 @@ impl Command {
             }
             return Ok(Command::ExplainRoute(database, sql.to_owned()));
         }
-        let words: Vec<String> =
-            text.trim().trim_end_matches(';').split_whitespace().map(str::to_ascii_lowercase).collect();
+        let typed: Vec<&str> = text.trim().trim_end_matches(';').split_whitespace().collect();
+        let words: Vec<String> = typed.iter().map(|word| word.to_ascii_lowercase()).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Some(order) = order(&words, &typed) {
+            return order;
+        }
         match words[..] {
             ["show", "nodes"] => Ok(Command::Nodes),
             ["show", "lag"] => Ok(Command::Lag),
@@ -121,10 +140,38 @@ impl Command {
 
     fn needs(&self) -> Right {
         match self {
-            Command::Reload | Command::Kill(_) => Right::Act,
+            Command::Reload | Command::Kill(_) | Command::Order(..) => Right::Act,
             _ => Right::Show,
         }
     }
+}
+
+/// An operator's order, if it begins as one. Names of nodes are taken as they were typed, also in double quotes.
+fn order(words: &[&str], typed: &[&str]) -> Option<Result<Command, Problem>> {
+    use cluster::Command::{Failover, Maintenance, Pause, Rejoin, Restart, Resume, Switchover};
+    let named = |at: usize| {
+        let typed: &str = typed[at];
+        NodeId::from(typed.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(typed))
+    };
+    let (tag, order) = match *words {
+        ["switchover"] => ("SWITCHOVER", Switchover { to: None }),
+        ["switchover", "to", _] => ("SWITCHOVER", Switchover { to: Some(named(2)) }),
+        ["failover", "to", _] => ("FAILOVER", Failover { to: named(2), allow_data_loss: false }),
+        ["pause"] => ("PAUSE", Pause),
+        ["resume"] => ("RESUME", Resume),
+        ["maintenance", _, state @ ("on" | "off")] => {
+            ("MAINTENANCE", Maintenance { node: named(1), on: state == "on" })
+        }
+        ["rejoin", _] => ("REJOIN", Rejoin { node: named(1), rebuild: false }),
+        ["rebuild", _] => ("REBUILD", Rejoin { node: named(1), rebuild: true }),
+        ["restart", _] => ("RESTART", Restart { node: named(1) }),
+        ["switchover" | "failover" | "pause" | "resume" | "maintenance" | "rejoin" | "rebuild" | "restart", ..] => {
+            let problem = Problem::new("42601", "the console does not understand the rest of this command");
+            return Some(Err(problem.hint("SHOW HELP lists what each command takes.")));
+        }
+        _ => return None,
+    };
+    Some(Ok(Command::Order(tag, order)))
 }
 
 /// `IN <database>` at the head of what is to be explained; no statement begins so. The name is read as PostgreSQL does.
@@ -307,6 +354,14 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
             Ok(report) => Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() },
             Err(error) => return Err(Problem::new("F0000", error)),
         },
+        Command::Order(tag, order) => {
+            tracing::info!(user, ?order, "ordered in the console");
+            // object_not_in_prerequisite_state: it was understood, and cannot be done as things are.
+            let done = (console.orders)(order.clone()).await;
+            let done =
+                done.map_err(|reason| Problem::new("55000", reason).hint("SHOW NODES has the state of things."))?;
+            Table { columns: &["done"], rows: vec![vec![Some(done)]], tag: (*tag).into() }
+        }
         Command::Kill(id) => match shared.clients.all().into_iter().find(|client| client.id == *id) {
             Some(client) => {
                 client.ask(Wish::Kill);
@@ -357,6 +412,31 @@ mod tests {
     fn only_commands_that_act_need_the_admin_role() {
         assert_eq!(Command::Clients.needs(), Right::Show);
         assert_eq!(Command::Kill(1).needs(), Right::Act);
+    }
+
+    #[test]
+    fn orders_name_nodes_as_they_are_written() {
+        let order = |text: &str| match Command::parse(text) {
+            Ok(command @ Command::Order(..)) => {
+                assert_eq!(command.needs(), Right::Act);
+                let Command::Order(tag, order) = command else { unreachable!() };
+                format!("{tag} {order:?}")
+            }
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(order("switchover;"), "SWITCHOVER Switchover { to: None }");
+        assert_eq!(order("SWITCHOVER TO Db-2"), "SWITCHOVER Switchover { to: Some(Db-2) }");
+        assert_eq!(order("failover to \"n2\" ;"), "FAILOVER Failover { to: n2, allow_data_loss: false }");
+        assert_eq!(order("Pause"), "PAUSE Pause");
+        assert_eq!(order("resume"), "RESUME Resume");
+        assert_eq!(order("maintenance n3 ON"), "MAINTENANCE Maintenance { node: n3, on: true }");
+        assert_eq!(order("rejoin n1"), "REJOIN Rejoin { node: n1, rebuild: false }");
+        assert_eq!(order("rebuild n1"), "REBUILD Rejoin { node: n1, rebuild: true }");
+        assert_eq!(order("restart n1"), "RESTART Restart { node: n1 }");
+        for wrong in ["switchover n2", "failover", "failover to", "pause n1", "rejoin", "maintenance n1", "rebuild a b"]
+        {
+            assert_eq!(Command::parse(wrong).unwrap_err().code, "42601", "{wrong}");
+        }
     }
 
     #[test]

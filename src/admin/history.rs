@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::tables::{Table, utc};
+use crate::cluster::agent::Diverged;
 use crate::cluster::history::spell;
-use crate::cluster::{Availability, HistoryEntry};
+use crate::cluster::{Availability, HistoryEntry, RepairNote};
 
 /// Gives the entries as they are now, oldest first. It must not wait for anything.
 pub type History = Arc<dyn Fn() -> Vec<HistoryEntry> + Send + Sync>;
@@ -73,14 +74,11 @@ fn row(entry: &HistoryEntry) -> Vec<Option<String>> {
         HistoryEntry::Repair(note) => {
             let took = spell(note.ended_at.saturating_sub(note.began_at));
             let (to, epoch) = (note.node.to_string(), note.epoch.to_string());
-            let mut row =
-                vec![moment(note.began_at), Some(epoch), Some(note.repair.to_string()), None, Some(to), Some(took)];
+            let what = if note.failure.is_empty() { "rejoin" } else { "rejoin failed" };
+            // Writes went on meanwhile: no time that anything was down.
+            let mut row = vec![moment(note.began_at), Some(epoch), Some(what.into()), None, Some(to), None];
             let lost = note.diverged.as_ref().map(|diverged| diverged.to.0.saturating_sub(diverged.from.0).to_string());
-            let cause = match note.failure.as_str() {
-                "" => note.why.clone(),
-                failure => format!("{}: failed: {failure}", note.why),
-            };
-            row.extend([lost, None, None, Some(cause)]);
+            row.extend([lost, Some(format!("{} {took}", note.repair)), None, Some(why(note))]);
             row
         }
         HistoryEntry::Watch { from, to } => {
@@ -91,9 +89,34 @@ fn row(entry: &HistoryEntry) -> Vec<Option<String>> {
     }
 }
 
+/// Why a node was made a standby again, what was lost by it, and why it could not be.
+fn why(note: &RepairNote) -> String {
+    let mut said = note.why.clone();
+    if let Some(Diverged { commits, kept, .. }) = &note.diverged {
+        let commits = match commits {
+            Some(0) => "no commit of its own is lost".into(),
+            Some(1) => "1 commit of its own that the cluster does not have".into(),
+            Some(many) => format!("{many} commits of its own that the cluster does not have"),
+            None => "commits of its own that could not be counted".into(),
+        };
+        let kept = if kept.is_empty() { String::new() } else { format!(", kept in {kept}") };
+        said = [said, format!("{commits}{kept}")]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
+    }
+    match note.failure.as_str() {
+        "" => said,
+        failure if said.is_empty() => failure.into(),
+        failure => format!("{said}; {failure}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Epoch, Lsn, NodeId, Timeline};
 
     #[test]
     fn a_window_is_a_length_of_time() {
@@ -105,12 +128,30 @@ mod tests {
         assert!(parse_window(WINDOW).is_ok());
     }
 
+    fn repair(failure: &str, commits: Option<u64>) -> RepairNote {
+        let (from, to) = (Lsn(0x1000), Lsn(0x2000));
+        let diverged = Diverged { timeline: Timeline(1), from, to, commits, kept: "/kept/n1".into() };
+        RepairNote {
+            node: NodeId::from("n1"),
+            epoch: Epoch(4),
+            primary: NodeId::from("n2"),
+            repair: "rewind".into(),
+            why: "it was the primary of epoch 3".into(),
+            diverged: Some(diverged),
+            failure: failure.into(),
+            began_at: 2000,
+            ended_at: 5100,
+        }
+    }
+
     #[test]
     fn every_kind_of_entry_has_every_column() {
         let entries = [
             HistoryEntry::Watch { from: 0, to: 60_000 },
             HistoryEntry::Outage { from: 1000, to: None, reason: "why".into() },
             HistoryEntry::Outage { from: 1000, to: Some(3500), reason: "why".into() },
+            HistoryEntry::Repair(repair("", Some(17))),
+            HistoryEntry::Repair(repair("the disk is full", None)),
         ];
         let table = table(&entries);
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
@@ -119,6 +160,10 @@ mod tests {
         assert_eq!(
             shown,
             [
+                "1970-01-01 00:00:02 UTC | 4 | rejoin failed | n1 | 4096 | rewind 3.100s | it was the primary of epoch 3; \
+                 commits of its own that could not be counted, kept in /kept/n1; the disk is full",
+                "1970-01-01 00:00:02 UTC | 4 | rejoin | n1 | 4096 | rewind 3.100s | it was the primary of epoch 3; \
+                 17 commits of its own that the cluster does not have, kept in /kept/n1",
                 "1970-01-01 00:00:01 UTC | outage | 2.500s | why",
                 "1970-01-01 00:00:01 UTC | outage | until now | why",
                 "1970-01-01 00:00:00 UTC | watch | pgbaton was there until 1970-01-01 00:01:00 UTC",

@@ -45,7 +45,7 @@ pub fn api(
     }
 }
 
-fn orders(cluster: driver::Handle) -> Orders {
+pub fn orders(cluster: driver::Handle) -> Orders {
     Arc::new(move |command| {
         let cluster = cluster.clone();
         Box::pin(async move { cluster.order(command).await })

@@ -226,6 +226,7 @@ fn start_with(
             believed: Box::new(move || believed.picture()),
             config: Box::new(config),
             history,
+            orders: admin::orders(running.cluster.clone()),
         })
     };
 
