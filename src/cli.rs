@@ -2,20 +2,26 @@
 //!
 //! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
 
+mod list;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::history::{self, Entries};
-use crate::admin::orders::{Done, Failover, Maintenance};
+use crate::admin::orders::{Done, Failover, Maintenance, Switchover};
 use crate::cluster::Availability;
-use crate::config::{Config, LogFormat, keys};
-use crate::net::http::{self, HttpUrl};
+use crate::config::{Config, LogFormat, is_label, keys};
+use crate::net::http::{self, ClientError, HttpUrl};
 use crate::session::explain::Explanation;
 use crate::types::Durability;
 use crate::{app, demo, telemetry};
+
+/// How long the answer to an order may take. It goes on if nobody waits for it any more.
+const CARRIED_OUT: Duration = Duration::from_secs(600);
 
 /// One address for the application, any number of PostgreSQL nodes behind it.
 ///
@@ -34,6 +40,8 @@ Examples:
   pgbaton demo                          a primary, two replicas and the proxy on this machine
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
+  pgbaton list --watch                  what a running one makes of its nodes, again and again
+  pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
   pgbaton availability --window 90d     how much of the time writes were taken
 
@@ -54,6 +62,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
+    /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
+    #[command(after_help = LIST_HELP)]
+    List(ListArguments),
     /// Say where a running pgbaton would send a statement, and why
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainArguments),
@@ -66,15 +77,26 @@ enum Verb {
     /// Bring the schema `pgbaton` to the primary, as the control user
     #[command(after_help = MIGRATE_HELP)]
     Migrate(ConfigFile),
+    /// Exchange the primary as planned: nothing is lost, clients wait for a moment
+    #[command(after_help = SWITCHOVER_HELP)]
+    Switchover(SwitchoverArguments),
     /// Make a node the primary now, whatever the state of the present one
     #[command(after_help = FAILOVER_HELP)]
     Failover(FailoverArguments),
     /// Forbid any change of primary, until `resume`
-    Pause(Ordering),
+    Pause(Asking),
     /// Allow changes of primary again; also: go on after the store was found to be older than the database
-    Resume(Ordering),
+    Resume(Asking),
     /// Take a standby out of use (no reads, no vote, no promotion), or back into it
     Maintenance(MaintenanceArguments),
+    /// Make a node a standby of the primary again, by its agent: as it is, by pg_rewind, or by a copy of everything
+    #[command(after_help = REJOIN_HELP)]
+    Rejoin(NodeArguments),
+    /// The same, by a copy of everything
+    Rebuild(NodeArguments),
+    /// Restart a node's server, by its agent
+    #[command(after_help = RESTART_HELP)]
+    Restart(NodeArguments),
     /// Look at configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -85,6 +107,32 @@ It is refused if acknowledged commits would be lost by it, unless --allow-data-l
 
 Example:
   pgbaton failover --to n2";
+
+const LIST_HELP: &str = "\
+Columns: lag is what a replica has not replayed yet, in bytes and in time; reads: whether it may serve any, else the last column
+says why not; agent: what it has its server do, `silent` if it does not answer, `none` if there is none.
+
+Examples:
+  pgbaton list --watch
+  pgbaton list --json | jq -r .primary";
+
+const SWITCHOVER_HELP: &str = "\
+It is refused, with the reason and before anything is touched, if no node can take over without loss. Transactions that are open may
+end (failover.drain); new ones wait. If the new primary does not come up, the old one goes on.
+
+Examples:
+  pgbaton switchover
+  pgbaton switchover --to n2";
+
+const REJOIN_HELP: &str = "\
+What the node has that the cluster has not is kept aside, and named in `pgbaton history`. It goes on if this command is interrupted:
+`pgbaton list` shows how far it is.";
+
+const RESTART_HELP: &str = "\
+All of a cluster, without an error for its clients: each standby, one after the other; then a switchover; then the primary of the past.
+
+Example:
+  pgbaton restart n2 && pgbaton restart n3 && pgbaton switchover && pgbaton restart n1";
 
 const SERVE_HELP: &str = "\
 Signals:
@@ -223,32 +271,59 @@ struct DemoArguments {
 }
 
 #[derive(Debug, Args)]
-struct Ordering {
-    /// Where its admin endpoint is
-    #[arg(long, value_name = "URL", env = "PGBATON_ADMIN", default_value = "http://127.0.0.1:6433")]
-    admin: HttpUrl,
+struct ListArguments {
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// A node's name, as far as one can be told from the outside.
+fn node_name(text: &str) -> Result<String, String> {
+    match is_label(text) && !text.is_empty() {
+        true => Ok(text.to_owned()),
+        false => Err("a node's name is up to 63 letters, digits, \"_\", \"-\" or \".\"".into()),
+    }
+}
+
+#[derive(Debug, Args)]
+struct NodeArguments {
+    #[arg(value_name = "NODE", value_parser = node_name)]
+    node: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Args)]
+struct SwitchoverArguments {
+    /// The node that is to be the primary [default: the best of those that may]
+    #[arg(long, value_name = "NODE", value_parser = node_name)]
+    to: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Args)]
 struct FailoverArguments {
     /// The node that is to be the primary
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = node_name)]
     to: String,
     /// Also if acknowledged commits are lost by it
     #[arg(long)]
     allow_data_loss: bool,
     #[command(flatten)]
-    ordering: Ordering,
+    asking: Asking,
 }
 
 #[derive(Debug, Args)]
 struct MaintenanceArguments {
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", value_parser = node_name)]
     node: String,
     #[arg(value_name = "on|off", value_parser = ["on", "off"])]
     state: String,
     #[command(flatten)]
-    ordering: Ordering,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -283,6 +358,7 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             let replicas = usize::from(replicas);
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep })?)
         }
+        Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
         Verb::Explain(arguments) => explain(arguments),
         Verb::History(HistoryArguments { limit, asking }) => {
             let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;
@@ -318,14 +394,18 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             }
             Ok(())
         }
-        Verb::Failover(FailoverArguments { to, allow_data_loss, ordering }) => {
-            order(&ordering, "/failover", &Failover { to, allow_data_loss })
+        Verb::Switchover(SwitchoverArguments { to, asking }) => order(&asking, "/switchover", &Switchover { to }),
+        Verb::Failover(FailoverArguments { to, allow_data_loss, asking }) => {
+            order(&asking, "/failover", &Failover { to, allow_data_loss })
         }
-        Verb::Pause(ordering) => order(&ordering, "/pause", &serde_json::json!({})),
-        Verb::Resume(ordering) => order(&ordering, "/resume", &serde_json::json!({})),
-        Verb::Maintenance(MaintenanceArguments { node, state, ordering }) => {
-            order(&ordering, &format!("/nodes/{node}/maintenance"), &Maintenance { on: state == "on" })
+        Verb::Pause(asking) => order(&asking, "/pause", &serde_json::json!({})),
+        Verb::Resume(asking) => order(&asking, "/resume", &serde_json::json!({})),
+        Verb::Maintenance(MaintenanceArguments { node, state, asking }) => {
+            order(&asking, &format!("/nodes/{node}/maintenance"), &Maintenance { on: state == "on" })
         }
+        Verb::Rejoin(NodeArguments { node, asking }) => order_node(&asking, &node, "rejoin"),
+        Verb::Rebuild(NodeArguments { node, asking }) => order_node(&asking, &node, "rebuild"),
+        Verb::Restart(NodeArguments { node, asking }) => order_node(&asking, &node, "restart"),
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
             let config = Config::load(&file)?;
             for node in &config.cluster.nodes {
@@ -342,14 +422,30 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Gives an order to a running pgbaton and prints what was done.
-fn order(ordering: &Ordering, path: &str, body: &impl serde::Serialize) -> Result<(), Box<dyn std::error::Error>> {
+fn order(asking: &Asking, path: &str, body: &impl serde::Serialize) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = std::env::var("PGBATON_TOKEN").ok();
     let body = serde_json::to_string(body)?;
-    let answer = runtime.block_on(http::post(&ordering.admin, token.as_deref(), path, body, http::ANSWER))?;
+    let begun = Instant::now();
+    let answer = runtime.block_on(http::post(&asking.admin, token.as_deref(), path, body, CARRIED_OUT));
+    let answer = answer.map_err(|error| match error {
+        // It was given, then.
+        ClientError::Unreachable { .. } if begun.elapsed() >= CARRIED_OUT => {
+            format!("{error}; it goes on: see `pgbaton list` and `pgbaton history`")
+        }
+        error => error.to_string(),
+    })?;
+    if asking.json {
+        println!("{answer}");
+        return Ok(());
+    }
     let Done { done } = serde_json::from_str(&answer)?;
     println!("{done}");
     Ok(())
+}
+
+fn order_node(asking: &Asking, node: &str, what: &str) -> Result<(), Box<dyn std::error::Error>> {
+    order(asking, &format!("/nodes/{node}/{what}"), &serde_json::json!({}))
 }
 
 fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>> {
@@ -367,19 +463,21 @@ fn explain(arguments: ExplainArguments) -> Result<(), Box<dyn std::error::Error>
     Ok(())
 }
 
-/// Columns two blanks apart.
 fn print_aligned(rows: Vec<Vec<String>>) {
+    // Whoever reads may have seen enough (`| head`).
+    let _ = std::io::stdout().lock().write_all(aligned(&rows).as_bytes());
+}
+
+/// Columns two blanks apart.
+fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let mut out = std::io::stdout().lock();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-    for row in &rows {
+    let line = |row: &Vec<String>| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        // Whoever reads may have seen enough (`| head`).
-        if writeln!(out, "{}", cells.join("  ").trim_end()).is_err() {
-            return;
-        }
-    }
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Asks a running pgbaton.

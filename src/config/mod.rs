@@ -22,6 +22,7 @@ use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, FunctionName, HashBy};
 use crate::types::Durability;
 pub use admin::{Admin, Token};
+pub use document::is_label;
 use document::{Document, Section};
 pub use failover::{Coordination, Failover};
 use keys::{KEYS, SECTIONS};

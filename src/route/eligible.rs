@@ -153,7 +153,7 @@ fn write_limit<T: fmt::Display>(
 }
 
 /// `850 ms`, `12.4 s`, `10 s`
-struct Time(Millis);
+pub struct Time(pub Millis);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,7 +166,7 @@ impl fmt::Display for Time {
 }
 
 /// `512 B`, `64 MiB`, `1.5 GiB`
-struct Size(u64);
+pub struct Size(pub u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

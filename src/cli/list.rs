@@ -1,0 +1,143 @@
+//! `pgbaton list`: the cluster on one screen, once or again and again.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, SystemTime};
+
+use super::{Asking, aligned, ask};
+use crate::admin::picture::{Cluster, Node};
+use crate::admin::tables::utc;
+use crate::route::eligible::{Size, Time};
+use crate::types::Millis;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Begins at the top left corner of a terminal, and wipes what is below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Shows it once; `watch`: until Ctrl-C, also while pgbaton cannot be reached.
+pub(super) fn list(asking: &Asking, watch: bool) -> Result<(), Box<dyn std::error::Error>> {
+    if !watch {
+        print!("{}", look(asking)?);
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    let clears = out.is_terminal() && !asking.json;
+    loop {
+        let shown = look(asking).unwrap_or_else(|error| match asking.json {
+            true => format!("{}\n", serde_json::json!({ "error": { "message": error.to_string() } })),
+            false => format!("{error}\n"),
+        });
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let written = match (clears, asking.json) {
+            (true, _) => write!(out, "{CLEAR}{}, Ctrl-C ends\n\n{shown}", utc(now)),
+            (false, true) => write!(out, "{shown}"),
+            (false, false) => write!(out, "{}\n{shown}\n", utc(now)),
+        };
+        // Whoever reads may have seen enough.
+        if written.and_then(|()| out.flush()).is_err() {
+            return Ok(());
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+fn look(asking: &Asking) -> Result<String, Box<dyn std::error::Error>> {
+    let answer = ask(&asking.admin, "/cluster", &[])?;
+    Ok(if asking.json { answer + "\n" } else { screen(&serde_json::from_str(&answer)?) })
+}
+
+/// The cluster in a line, what is amiss with it, and a row for each node.
+fn screen(cluster: &Cluster) -> String {
+    let Cluster { name, epoch, phase, primary, durability, voters, acks, paused, reason, nodes, .. } = cluster;
+    let mut text = format!("cluster {name}");
+    match (epoch, phase) {
+        (Some(epoch), Some(phase)) => {
+            let _ = write!(text, "   epoch {epoch}   {phase}");
+        }
+        _ => text.push_str("   no epoch yet"),
+    }
+    let _ = match primary {
+        Some(primary) => write!(text, "   primary {primary}"),
+        None => write!(text, "   NO PRIMARY"),
+    };
+    let _ = match (&**durability, voters.is_empty()) {
+        ("quorum", true) => write!(text, "   quorum, without voters: nothing but the primary's disk"),
+        ("quorum", false) => write!(text, "   quorum, {acks} of {}", voters.join(", ")),
+        (other, _) => write!(text, "   {other}"),
+    };
+    text.push_str(if *paused { "   PAUSED\n" } else { "\n" });
+    if !reason.is_empty() {
+        let _ = writeln!(text, "{reason}");
+    }
+    text.push('\n');
+    let head = ["node", "role", "state", "timeline", "lsn", "lag", "reads", "agent", ""];
+    let rows = std::iter::once(head.map(str::to_owned).to_vec()).chain(nodes.iter().map(row));
+    text.push_str(&aligned(&rows.collect::<Vec<_>>()));
+    text
+}
+
+fn row(node: &Node) -> Vec<String> {
+    let is_primary = node.role == "primary";
+    let lag = match (node.lag_bytes, node.lag_ms) {
+        _ if is_primary => String::new(),
+        (Some(bytes), Some(ms)) => format!("{}, {}", Size(bytes), Time(Millis(ms))),
+        _ => "?".into(),
+    };
+    let reads = match node.eligible {
+        _ if is_primary => "",
+        true => "yes",
+        false => "no",
+    };
+    // A primary serves no reads that a replica could serve: that is as it should be.
+    let reason = if is_primary && node.state == "running" { "" } else { &node.reason };
+    let (agent, step, trouble) = match &node.agent {
+        Some(agent) => (&*agent.state, &*agent.step, &*agent.trouble),
+        None => ("none", "", ""),
+    };
+    let notes: Vec<&str> = [step, trouble, reason].into_iter().filter(|note| !note.is_empty()).collect();
+    vec![
+        node.id.clone(),
+        node.role.to_string(),
+        node.state.to_string(),
+        node.timeline.to_string(),
+        node.lsn.clone(),
+        lag,
+        reads.into(),
+        agent.into(),
+        // What a program said may have several lines.
+        notes.join("; ").replace('\n', " "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_says_what_is_and_what_is_amiss() {
+        let answer = r#"{
+            "name":"demo","epoch":3,"phase":"stable","primary":"n2","leader":"n2","durability":"quorum","voters":["n3"],
+            "acks":1,"paused":true,"reason":"n1 is not a voter","nodes":[
+            {"id":"n1","host":"h","port":1,"role":"unknown","state":"rejoining","timeline":1,"lsn":"0/3000148",
+             "lag_bytes":null,"lag_ms":null,"eligible":false,"reason":"connection refused",
+             "agent":{"state":"stopped","step":"rejoin: copying n2: 41 % of 2.1 GiB","trouble":"","epoch":3}},
+            {"id":"n2","host":"h","port":2,"role":"primary","state":"running","timeline":2,"lsn":"0/4000000",
+             "lag_bytes":0,"lag_ms":0,"eligible":false,"reason":"is the primary","agent":null},
+            {"id":"n3","host":"h","port":3,"role":"replica","state":"running","timeline":2,"lsn":"0/3FFFF00",
+             "lag_bytes":1572864,"lag_ms":2300,"eligible":true,"reason":"",
+             "agent":{"state":"silent","step":"","trouble":"connection\nrefused","epoch":null}}]}"#;
+        let shown = screen(&serde_json::from_str(answer).unwrap());
+        let expected = "\
+cluster demo   epoch 3   stable   primary n2   quorum, 1 of n3   PAUSED
+n1 is not a voter
+
+node  role     state      timeline  lsn        lag             reads  agent
+n1    unknown  rejoining  1         0/3000148  ?               no     stopped  rejoin: copying n2: 41 % of 2.1 GiB; connection refused
+n2    primary  running    2         0/4000000                         none
+n3    replica  running    2         0/3FFFF00  1.5 MiB, 2.3 s  yes    silent   connection refused
+";
+        assert_eq!(shown, expected);
+    }
+}
