@@ -14,11 +14,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::admin::history::{self, Entries};
 use crate::admin::orders::{Done, Failover, Maintenance, Switchover};
 use crate::cluster::Availability;
-use crate::config::{Config, LogFormat, is_label, keys};
+use crate::config::{AgentConfig, Config, Log, LogFormat, is_label, keys};
 use crate::net::http::{self, ClientError, HttpUrl};
 use crate::session::explain::Explanation;
 use crate::types::Durability;
-use crate::{app, demo, telemetry};
+use crate::{agent, app, demo, telemetry};
 
 /// How long the answer to an order may take. It goes on if nobody waits for it any more.
 const CARRIED_OUT: Duration = Duration::from_secs(600);
@@ -40,15 +40,16 @@ Examples:
   pgbaton demo                          a primary, two replicas and the proxy on this machine
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
+  pgbaton agent -c agent.toml           look after one PostgreSQL
   pgbaton list --watch                  what a running one makes of its nodes, again and again
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
   pgbaton availability --window 90d     how much of the time writes were taken
 
 Environment variables:
-  PGBATON_CONTROL_PASSWORD  password of cluster.control_user, if no control_password_file is configured
+  PGBATON_CONTROL_PASSWORD  password of the control user, if no control_password_file is configured
   PGPASSFILE                used in place of ~/.pgpass for the same, if that variable is not set either
-  PGBATON_PG_BIN            directory with initdb and postgres, for `demo`
+  PGBATON_PG_BIN            directory with initdb and postgres, for `demo` and `agent`
   PGBATON_ADMIN             the admin endpoint of a running pgbaton, in place of --admin
   PGBATON_TOKEN             its token (admin.token)
 
@@ -59,6 +60,9 @@ enum Verb {
     /// Run the proxy until SIGTERM
     #[command(after_help = SERVE_HELP)]
     Serve(ConfigFile),
+    /// Look after one PostgreSQL, on its own machine, until SIGTERM
+    #[command(after_help = AGENT_HELP)]
+    Agent(AgentFile),
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
@@ -141,6 +145,17 @@ Signals:
 
 Example:
   PGBATON_CONTROL_PASSWORD=secret pgbaton serve -c /etc/pgbaton/pgbaton.toml";
+
+const AGENT_HELP: &str = "\
+It starts PostgreSQL as its child, and does to it what a pgbaton orders; docs/agent.md has the whole of it.
+
+Signals:
+  SIGTERM, SIGINT  stop PostgreSQL (fast) and quit; a second one stops it immediately
+  SIGHUP           read the file again, apply what can change while running, and log what cannot
+  SIGKILL          leaves PostgreSQL running; the next agent takes it over
+
+Example:
+  PGBATON_CONTROL_PASSWORD=secret pgbaton agent -c /etc/pgbaton/agent.toml";
 
 const DEMO_HELP: &str = "\
 Role, password and database are `demo`:
@@ -237,6 +252,13 @@ struct Asking {
 struct ConfigFile {
     /// The configuration file; its keys are in docs/configuration.md
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "pgbaton.toml")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct AgentFile {
+    /// The agent's file; its keys are in docs/configuration.md
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "agent.toml")]
     file: PathBuf,
 }
 
@@ -350,8 +372,16 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
     match verb {
         Verb::Serve(ConfigFile { file }) => {
             let config = Config::load(&file)?;
-            let level = start_logging(&config)?;
+            let level = start_logging(&config.log)?;
             Ok(app::serve(config, file, level)?)
+        }
+        Verb::Agent(AgentFile { file }) => {
+            if agent::init::is_first() {
+                std::process::exit(agent::init::run()?.into());
+            }
+            let config = AgentConfig::load(&file)?;
+            start_logging(&config.log)?;
+            app::agent::run(&config, &file)
         }
         Verb::Demo(arguments) => {
             let DemoArguments { replicas, durability, listen, admin, dir, keep } = arguments;
@@ -406,6 +436,11 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
         Verb::Rejoin(NodeArguments { node, asking }) => order_node(&asking, &node, "rejoin"),
         Verb::Rebuild(NodeArguments { node, asking }) => order_node(&asking, &node, "rebuild"),
         Verb::Restart(NodeArguments { node, asking }) => order_node(&asking, &node, "restart"),
+        Verb::Config(ConfigVerb::Check(ConfigFile { file })) if AgentConfig::is_in(&file) => {
+            app::agent::check(&AgentConfig::load(&file)?)?;
+            println!("{}: ok", file.display());
+            Ok(())
+        }
         Verb::Config(ConfigVerb::Check(ConfigFile { file })) => {
             let config = Config::load(&file)?;
             for node in &config.cluster.nodes {
@@ -488,12 +523,12 @@ fn ask(admin: &HttpUrl, path: &str, parameters: &[(&str, &str)]) -> Result<Strin
 }
 
 /// The handle lets a reload change the level.
-fn start_logging(config: &Config) -> Result<Option<telemetry::LevelHandle>, String> {
-    let format = match config.log.format {
+fn start_logging(log: &Log) -> Result<Option<telemetry::LevelHandle>, String> {
+    let format = match log.format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
-    telemetry::init(format, &config.log.level, telemetry::Output::StandardError)
+    telemetry::init(format, &log.level, telemetry::Output::StandardError)
 }
 
 #[cfg(test)]

@@ -4,21 +4,16 @@
 //! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
 use super::history::{self, Entries, History};
 use super::metrics;
@@ -26,18 +21,11 @@ use super::orders::Orders;
 use super::picture::Cluster;
 use crate::auth::Secret;
 use crate::cluster::{self, Availability};
+use crate::net::endpoint;
+pub(super) use crate::net::endpoint::Refused;
 use crate::session::explain::Explanation;
 use crate::session::hypothetical::Unexplained;
 use crate::session::shared::Shared;
-
-/// Connections served at once; the next one waits to be accepted. Monitoring and load balancers need a handful.
-const CONNECTIONS: usize = 256;
-
-/// How long the head of a request may take, also on a connection kept open for the next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long to wait when no connection can be accepted: trying again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the endpoint needs from the rest of the program.
 pub struct Api {
@@ -55,35 +43,7 @@ pub struct Api {
 
 /// Serves for as long as it is polled.
 pub async fn serve(listener: TcpListener, api: Arc<Api>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let router = router(api);
-    // Never closed.
-    while let Ok(place) = room.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, router).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the admin endpoint could not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn serve_connection(stream: TcpStream, router: Router) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the admin endpoint ended early");
-    }
+    endpoint::serve(listener, router(api)).await;
 }
 
 fn router(api: Arc<Api>) -> Router {
@@ -102,33 +62,6 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What went wrong, for people and programs.
-pub(super) struct Refused {
-    status: StatusCode,
-    /// For programs; never changes its meaning.
-    code: &'static str,
-    message: String,
-    hint: &'static str,
-}
-
-impl Refused {
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Refused {
-        Refused { status, code, message: message.into(), hint }
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let Refused { status, code, message, hint } = self;
-        let body = serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } });
-        let mut response = (status, Json(body)).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
-}
-
 impl From<Unexplained> for Refused {
     fn from(reason: Unexplained) -> Refused {
         let (status, code) = match reason {
@@ -143,17 +76,12 @@ async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) 
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_reads
         && let Some(token) = &api.token
-        && !shows(request.headers(), token.reveal().as_bytes())
+        && !endpoint::shows(request.headers(), token.reveal().as_bytes())
     {
         let hint = "Send it as Authorization: Bearer …; pgbaton's own commands take it from PGBATON_TOKEN.";
         return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_required", "this needs the token of [admin]", hint));
     }
     Ok(next.run(request).await)
-}
-
-fn shows(headers: &HeaderMap, token: &[u8]) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    given.is_some_and(|given| bool::from(subtle::ConstantTimeEq::ct_eq(given, token)))
 }
 
 async fn unknown() -> Refused {

@@ -12,7 +12,7 @@ use crate::programs::{PgBin, Runner};
 use crate::types::NodeId;
 
 /// Where one PostgreSQL lives, and as whom it connects to others. `runner` makes commands that run as the server's user.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Site {
     pub node: NodeId,
     pub bin: PgBin,

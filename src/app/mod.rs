@@ -4,6 +4,7 @@
 //! per worker for clients. A worker is a runtime of its own; a client stays with the worker it was handed to.
 
 mod admin;
+pub mod agent;
 mod following;
 mod listen;
 pub mod migrate;

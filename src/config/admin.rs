@@ -71,7 +71,7 @@ impl Admin {
 }
 
 /// What other names stand for is only known where they are looked up, and may change.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 

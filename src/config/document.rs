@@ -4,7 +4,7 @@
 //! the proxy five times to learn of five of them.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, KEYS, Kind, SECTIONS};
+use super::keys::{Kind, Schema};
 use super::{Listen, Problem, Token};
 use crate::net::http::HttpUrl;
 use crate::route::FunctionName;
@@ -21,6 +21,7 @@ use crate::route::FunctionName;
 pub struct Document<'t> {
     text: &'t str,
     file: &'t Path,
+    schema: &'static Schema,
     root: Spanned<DeTable<'t>>,
     /// Whether the files that the configuration names are opened to see that they can be.
     check_files: bool,
@@ -39,14 +40,15 @@ pub struct Section<'d, 't> {
 }
 
 impl<'t> Document<'t> {
-    pub fn parse(text: &'t str, file: &'t Path, check_files: bool) -> Result<Self, Problem> {
+    /// `schema`: which keys there are in a file of this kind.
+    pub fn parse(text: &'t str, file: &'t Path, schema: &'static Schema, check_files: bool) -> Result<Self, Problem> {
         let root = DeTable::parse(text).map_err(|error| Problem {
             file: file.to_path_buf(),
             line: error.span().map(|span| line_of(text, span.start)),
             message: error.message().trim_end().to_string(),
         })?;
         let document =
-            Document { text, file, root, check_files, problems: RefCell::default(), asked: RefCell::default() };
+            Document { text, file, schema, root, check_files, problems: RefCell::default(), asked: RefCell::default() };
         document.note_unknown_keys("", document.root.get_ref());
         Ok(document)
     }
@@ -77,6 +79,7 @@ impl<'t> Document<'t> {
     pub fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| problem.line);
+        problems.dedup();
         problems
     }
 
@@ -109,8 +112,9 @@ impl<'t> Document<'t> {
         for (name, value) in table.iter() {
             let path =
                 if section.is_empty() { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
-            let info = SECTIONS.iter().find(|info| info.name == path);
+            let info = self.schema.sections().find(|info| info.name == path);
             match (info, value.get_ref()) {
+                (Some(info), DeValue::Table(_)) if self.schema.free == Some(info.name) => {}
                 (Some(info), DeValue::Table(inner)) if !info.is_list => self.note_unknown_keys(&path, inner),
                 (Some(info), DeValue::Array(elements)) if info.is_list => {
                     for element in elements {
@@ -126,8 +130,10 @@ impl<'t> Document<'t> {
                     self.note(Some(name.span()), format!("{path}: must be a list of tables, written [[{path}]]"));
                 }
                 (Some(_), _) => self.note(Some(name.span()), format!("{path}: must be a table, written [{path}]")),
-                (None, _) if keys::find(section, name.get_ref()).is_some() => {}
-                (None, _) => self.note(Some(name.span()), unknown_key(section, name.get_ref(), &path)),
+                (None, _) if self.schema.find(section, name.get_ref()).is_some() => {}
+                (None, _) => {
+                    self.note(Some(name.span()), unknown_key(self.schema, section, name.get_ref(), &path));
+                }
             }
         }
     }
@@ -284,6 +290,85 @@ impl<'t> Section<'_, 't> {
         .unwrap_or_default()
     }
 
+    /// Of a directory; it need not exist, unless `must_exist` says so. What it is in has to. Relative to the file's directory.
+    pub fn directory(&self, name: &'static str, must_exist: bool) -> Option<PathBuf> {
+        self.read(name, |_, given| {
+            let text = given.text().ok_or_else(|| format!("must be a path, found {}", given.shown()))?;
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let path = self.document.file.parent().unwrap_or(Path::new("")).join(text);
+            // Its last component names it, and what lies beside it is named after it.
+            let path: PathBuf = path.components().collect();
+            if path.file_name().is_none() {
+                return Err(format!("must name a directory, found {}", given.shown()));
+            }
+            if self.document.check_files {
+                let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+                match (path.metadata(), parent.metadata()) {
+                    (Ok(facts), _) if !facts.is_dir() => return Err(format!("{} is not a directory", path.display())),
+                    (Ok(_), _) => {}
+                    (Err(error), _) if must_exist => return Err(format!("cannot read {}: {error}", path.display())),
+                    (_, Ok(facts)) if facts.is_dir() => {}
+                    (_, Ok(_)) => return Err(format!("{} is not a directory", parent.display())),
+                    (_, Err(error)) => {
+                        return Err(format!("cannot make {}: {}: {error}", path.display(), parent.display()));
+                    }
+                }
+            }
+            Ok(Some(path))
+        })
+        .flatten()
+    }
+
+    /// A list of texts that `parse` understands.
+    pub fn values<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        self.read(name, |_, given| {
+            let texts: Vec<&str> = match &given {
+                Given::Default("") => Vec::new(),
+                Given::Default(text) => vec![text],
+                Given::Value(DeValue::Array(values)) => {
+                    let texts = values.iter().map(|value| value.get_ref().as_str());
+                    texts.collect::<Option<_>>().ok_or("must be a list of texts")?
+                }
+                Given::Value(_) => return Err(format!("must be a list of texts, found {}", given.shown())),
+            };
+            let read = |text: &str| parse(text).map_err(|reason| format!("{reason}, found \"{text}\""));
+            texts.into_iter().map(read).collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// Everything in a section whose keys are not fixed, as text; what `check` objects to is noted.
+    pub fn free(&self, check: impl Fn(&str, &str) -> Result<(), String>) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for (name, value) in self.table.iter().flat_map(|table| table.iter()) {
+            let name = name.get_ref();
+            let text = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(_) | DeValue::Float(_) => {
+                    let text = self.document.text.get(value.span()).unwrap_or_default();
+                    text.replace('_', "")
+                }
+                DeValue::Boolean(is_on) => if *is_on { "on" } else { "off" }.to_owned(),
+                other => {
+                    self.refuse(
+                        name,
+                        format!("must be text, a number or a boolean, found {}", Given::Value(other).shown()),
+                    );
+                    continue;
+                }
+            };
+            match check(name, &text) {
+                Ok(()) => {
+                    found.insert(name.to_string(), text);
+                }
+                Err(reason) => self.refuse(name, reason),
+            }
+        }
+        found
+    }
+
     pub fn addresses(&self, name: &'static str) -> Vec<Listen> {
         self.read(name, |_, given| {
             let texts: Vec<&str> = match &given {
@@ -345,7 +430,7 @@ impl<'t> Section<'_, 't> {
 
     /// Notes what `check` objects to and gives `None`; a key that is missing and has no default is noted too.
     fn read<T>(&self, name: &'static str, check: impl FnOnce(Kind, Given<'_, 't>) -> Result<T, String>) -> Option<T> {
-        let key = keys::find(self.name, name)
+        let key = (self.document.schema.find(self.name, name))
             // Which keys exist is fixed when this is compiled, and a test reads every one of them.
             .unwrap_or_else(|| panic!("the table of configuration keys lacks {}.{name}", self.name));
         self.document.asked.borrow_mut().insert(key.path());
@@ -416,17 +501,17 @@ fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 
-fn unknown_key(section: &str, name: &str, path: &str) -> String {
+fn unknown_key(schema: &'static Schema, section: &str, name: &str, path: &str) -> String {
     let below = |full: &'static str| match section {
         "" => (!full.contains('.')).then_some(full),
         _ => full.strip_prefix(section)?.strip_prefix('.').filter(|rest| !rest.contains('.')),
     };
-    let siblings = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
-    let siblings = siblings.chain(SECTIONS.iter().filter_map(|info| below(info.name)));
+    let siblings = schema.keys().filter(|key| key.section == section).map(|key| key.name);
+    let siblings = siblings.chain(schema.sections().filter_map(|info| below(info.name)));
     if let Some(near) = nearest(name, siblings) {
         return format!("{path}: unknown key; did you mean \"{near}\"?");
     }
-    if let Some(elsewhere) = KEYS.iter().find(|key| key.name == name) {
+    if let Some(elsewhere) = schema.keys().find(|key| key.name == name) {
         return format!("{path}: unknown key; \"{name}\" belongs in [{}]", elsewhere.section);
     }
     format!("{path}: unknown key")

@@ -5,8 +5,10 @@
 
 use std::fmt::Write;
 
+mod agent;
 mod table;
 
+pub use agent::AGENT;
 pub use table::KEYS;
 
 /// What a key's value must look like. Bounds are inclusive.
@@ -26,6 +28,12 @@ pub enum Kind {
     Secret,
     /// `http://host:port`, or nothing.
     Url,
+    /// A list of those; at least one.
+    Urls,
+    /// A directory that need not exist yet. Empty means that one is found.
+    Directory,
+    /// A list of `address/bits`, or `samenet`.
+    Networks,
     /// A list of listen addresses.
     Addresses,
     /// A list of names of functions, with or without a schema; may be empty.
@@ -116,19 +124,52 @@ pub const RULE_METHODS: &[&str] = &["scram", "cert", "trust", "reject"];
 /// Those of [`Durability`](crate::types::Durability).
 pub const DURABILITIES: &[&str] = &["async", "quorum"];
 
-/// The key with this section and name.
-pub fn find(section: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.section == section && key.name == name)
+/// What a file of one kind may hold.
+pub struct Schema {
+    sections: &'static [SectionInfo],
+    keys: &'static [Key],
+    /// Sections of pgbaton's own file that this one has, too.
+    shared: &'static [&'static str],
+    /// The one whose keys are somebody else's.
+    pub free: Option<&'static str>,
+}
+
+/// The file of `pgbaton serve`.
+pub static PGBATON: Schema = Schema { sections: SECTIONS, keys: KEYS, shared: &[], free: None };
+
+impl Schema {
+    pub fn sections(&self) -> impl Iterator<Item = &'static SectionInfo> {
+        self.sections.iter().chain(SECTIONS.iter().filter(|section| self.shared.contains(&section.name)))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().chain(KEYS.iter().filter(|key| self.shared.contains(&key.section)))
+    }
+
+    /// The key with this section and name.
+    pub fn find(&self, section: &str, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.section == section && key.name == name)
+    }
 }
 
 /// `docs/configuration.md`, printed from the table.
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
-    for section in SECTIONS {
+    describe_sections(&mut page, SECTIONS, KEYS);
+    page.push_str(AGENT_INTRODUCTION);
+    describe_sections(&mut page, AGENT.sections, AGENT.keys);
+    page
+}
+
+fn describe_sections(page: &mut String, sections: &[SectionInfo], keys: &[Key]) {
+    for section in sections {
         let brackets = if section.is_list { ("[[", "]]") } else { ("[", "]") };
         let _ = write!(page, "\n## `{}{}{}`\n\n{}\n\n", brackets.0, section.name, brackets.1, section.meaning);
+        if !keys.iter().any(|key| key.section == section.name) {
+            continue;
+        }
         page.push_str("| key | type | default | range | reload | meaning |\n|---|---|---|---|---|---|\n");
-        for key in KEYS.iter().filter(|key| key.section == section.name) {
+        for key in keys.iter().filter(|key| key.section == section.name) {
             let (kind, range) = describe(key.kind);
             let _ = writeln!(
                 page,
@@ -140,7 +181,6 @@ pub fn reference() -> String {
             );
         }
     }
-    page
 }
 
 fn describe(kind: Kind) -> (&'static str, String) {
@@ -148,10 +188,12 @@ fn describe(kind: Kind) -> (&'static str, String) {
         Kind::Text => ("text", String::new()),
         Kind::Label => ("text", "up to 63 of `A-Z a-z 0-9 _ - .`".into()),
         Kind::Boolean => ("boolean", String::new()),
-        Kind::Path | Kind::State => ("path", String::new()),
+        Kind::Path | Kind::State | Kind::Directory => ("path", String::new()),
         Kind::Address => ("address", "one or `\"\"`".into()),
         Kind::Secret => ("text", String::new()),
         Kind::Url => ("URL", "`http://host:port`".into()),
+        Kind::Urls => ("list of URLs", "at least one `http://host:port`".into()),
+        Kind::Networks => ("list of networks", "`address/bits`, `samenet`".into()),
         Kind::Addresses => ("list of addresses", "at least one".into()),
         Kind::Functions => ("list of functions", "`function`, `schema.function`".into()),
         Kind::Choice(names) => ("one of", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
@@ -165,9 +207,9 @@ fn default_cell(key: &Key) -> String {
     match (key.default, key.kind) {
         (None, _) => "required".into(),
         (Some(""), Kind::Boolean) => "not given".into(),
-        (Some(""), Kind::Functions) => "`[]`".into(),
+        (Some(""), Kind::Functions | Kind::Networks) => "`[]`".into(),
         (Some(text), Kind::Integer(..) | Kind::Boolean) => format!("`{text}`"),
-        (Some(text), Kind::Addresses) => format!("`[\"{text}\"]`"),
+        (Some(text), Kind::Addresses | Kind::Urls) => format!("`[\"{text}\"]`"),
         (Some(text), _) => format!("`\"{text}\"`"),
     }
 }
@@ -195,4 +237,17 @@ so a misspelt one is never silently ignored.
 A **duration** is text with a unit: `\"250ms\"`, `\"30s\"`, `\"1h 30m\"`. A **size** is `\"64KiB\"`, `\"1MiB\"`, or a number of
 bytes. A relative **path** starts at the directory of the configuration file. **Reload** says whether SIGHUP applies a
 changed value; a change of the others is reported in the log and waits for a restart.
+";
+
+const AGENT_INTRODUCTION: &str = "
+# The agent's file
+
+A file of its own, given with `pgbaton agent -c FILE`; [agent.md](agent.md) says what an agent does. `pgbaton config check` reads
+it as well: it is one if it has `[agent]`. It may have `[log]` as above. This is a whole one:
+
+```toml
+[agent]
+node = \"n1\"
+data_dir = \"/var/lib/pgbaton/n1\"
+```
 ";

@@ -4,6 +4,7 @@
 //! the settings each module takes.
 
 mod admin;
+mod agent;
 mod document;
 mod failover;
 pub mod keys;
@@ -22,6 +23,7 @@ use crate::route::balance::Strategy;
 use crate::route::{Consistency, Fallback, FunctionName, HashBy};
 use crate::types::Durability;
 pub use admin::{Admin, Token};
+pub use agent::AgentConfig;
 pub use document::is_label;
 use document::{Document, Section};
 pub use failover::{Coordination, Failover};
@@ -312,7 +314,8 @@ impl Config {
     }
 
     fn read(text: &str, file: &Path, check_files: bool) -> Result<Config, ConfigError> {
-        let document = Document::parse(text, file, check_files).map_err(|problem| ConfigError::Wrong(vec![problem]))?;
+        let document = Document::parse(text, file, &keys::PGBATON, check_files);
+        let document = document.map_err(|problem| ConfigError::Wrong(vec![problem]))?;
         let config = build(&document);
         let problems = document.into_problems();
         match config {
@@ -398,13 +401,7 @@ fn build(document: &Document<'_>) -> Option<Config> {
     let failover = Failover::read(document);
     let coordination = Coordination::read(document);
     let admin = Admin::read(document);
-    let section = document.section("log");
-    let format = section.choice("format", LogFormat::parse);
-    let level = section.text("level");
-    if let Err(reason) = crate::telemetry::check_level(&level) {
-        section.refuse("level", reason);
-    }
-    let log = Log { format: format?, level };
+    let log = log(document);
     Some(Config {
         proxy: proxy?,
         auth: auth?,
@@ -413,8 +410,18 @@ fn build(document: &Document<'_>) -> Option<Config> {
         failover,
         coordination: coordination?,
         admin,
-        log,
+        log: log?,
     })
+}
+
+fn log(document: &Document<'_>) -> Option<Log> {
+    let section = document.section("log");
+    let format = section.choice("format", LogFormat::parse);
+    let level = section.text("level");
+    if let Err(reason) = crate::telemetry::check_level(&level) {
+        section.refuse("level", reason);
+    }
+    Some(Log { format: format?, level })
 }
 
 fn proxy(document: &Document<'_>) -> Option<Proxy> {

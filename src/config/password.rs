@@ -43,7 +43,7 @@ pub fn control_password(
 }
 
 /// The first line of a file that others cannot read.
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, String> {
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, String> {
     let shown = path.display();
     let facts = std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     if facts.permissions().mode() & 0o007 != 0 {

@@ -382,7 +382,7 @@ fn a_reload_says_what_it_applies_and_what_waits() {
 #[test]
 fn the_table_and_the_parser_know_the_same_keys() {
     let text = format!("[[auth.rules]]\nmethod = \"trust\"\n{NODE}");
-    let document = Document::parse(&text, Path::new("t"), false).unwrap();
+    let document = Document::parse(&text, Path::new("t"), &keys::PGBATON, false).unwrap();
     let config = build(&document).unwrap();
     let table: std::collections::BTreeSet<String> = KEYS.iter().map(keys::Key::path).collect();
     assert_eq!(document.asked(), table);

@@ -4,6 +4,7 @@
 //! the protocol; whatever comes after it is `session/login.rs` on one side and `pool/connect.rs` on the other.
 
 pub mod dial;
+pub mod endpoint;
 pub mod http;
 pub mod inbox;
 pub mod stream;

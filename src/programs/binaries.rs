@@ -39,6 +39,12 @@ impl PgBin {
         )))
     }
 
+    /// This directory and no other.
+    pub fn at(directory: &Path) -> Result<PgBin, ProgramError> {
+        Self::in_directory(directory)
+            .map_err(|reason| ProgramError::NoPostgres(format!("{} {reason}", directory.display())))
+    }
+
     /// The path of one of PostgreSQL's programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)

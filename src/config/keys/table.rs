@@ -555,10 +555,10 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-const RELOADS: bool = true;
-const RESTART: bool = false;
+pub(super) const RELOADS: bool = true;
+pub(super) const RESTART: bool = false;
 
-const fn key(
+pub(super) const fn key(
     section: &'static str,
     name: &'static str,
     kind: Kind,
