@@ -3,6 +3,7 @@
 //! PostgreSQL's TLS begins with a question in plain text (SSLRequest), so the code that opens TLS has to know that bit of
 //! the protocol; whatever comes after it is `session/login.rs` on one side and `pool/connect.rs` on the other.
 
+pub mod conninfo;
 pub mod dial;
 pub mod endpoint;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod tls;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use self::conninfo::{Conninfo, ConninfoError};
 pub use self::dial::{DialError, dial, dial_tls};
 pub use self::inbox::{Inbox, ReadError};
 pub use self::stream::Stream;

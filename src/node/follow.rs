@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Control;
-use super::conninfo::Conninfo;
 use super::keeper::{Inner, Keeper};
 use super::slots::slot_name;
 use super::work::{Value, Work};
 use crate::cluster::{Answer, Failure};
+use crate::net::Conninfo;
 use crate::types::NodeId;
 
 /// It is told, and it is not waited for whether it does.

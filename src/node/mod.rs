@@ -6,7 +6,6 @@
 //! server never refuses.
 
 mod agents;
-mod conninfo;
 mod error;
 mod fence;
 mod follow;
@@ -37,7 +36,6 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{PgLsn, Type};
 
 pub use self::agents::AgentAddress;
-pub use self::conninfo::{Conninfo, ConninfoError};
 pub use self::error::NodeError;
 use self::error::refusal;
 use self::keeper::{Inner, Keeper, Line};
@@ -46,6 +44,7 @@ use self::roles::Roles;
 pub use self::settle::XactStatus;
 use crate::auth::Secret;
 use crate::net::NodeTls;
+pub use crate::net::{Conninfo, ConninfoError};
 use crate::types::{Lsn, NodeAddress, NodeId, Timeline, Topology};
 
 /// How pgbaton's own connections call themselves in `pg_stat_activity`.

@@ -6,7 +6,6 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use super::conninfo::Conninfo;
 use super::error::refusal;
 use super::keeper::{Inner, Keeper, Kept, Line};
 use super::recruit::recruited_for;
@@ -14,6 +13,7 @@ use super::sync_names::{self, FENCED};
 use super::work::Work;
 use super::{Control, NodeError};
 use crate::cluster::{Failure, Observation, Receiver, Sender, Sight};
+use crate::net::Conninfo;
 use crate::types::{Epoch, Lsn, Millis, NodeId, Timeline};
 
 /// A standby's timeline: that of the WAL it receives, else that of the WAL files it has; what the control file knows is late

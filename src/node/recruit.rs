@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Control;
-use super::conninfo::Conninfo;
 use super::keeper::{Inner, Keeper};
 use super::observe::epoch_in;
 use super::work::{PAUSE, Value, Work};
 use crate::cluster::{Answer, Failure};
+use crate::net::Conninfo;
 use crate::types::{Epoch, Lsn, NodeId, Timeline};
 
 /// The host of a recruited standby, up to the epoch. Neither a name nor an address: libpq takes it for the directory of a
