@@ -40,6 +40,9 @@ GRANT SELECT (rolname, rolpassword, rolvaliduntil, rolcanlogin) ON pg_authid TO 
 GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO :"control_user";
 GRANT EXECUTE ON FUNCTION pg_reload_conf() TO :"control_user";
 GRANT EXECUTE ON FUNCTION pg_wal_replay_resume() TO :"control_user";
+-- For the agents: pg_rewind, and comparing logs. Files of the data directory only, which REPLICATION lets it copy as a whole anyway.
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean), pg_read_binary_file(text),
+    pg_read_binary_file(text, bigint, bigint, boolean) TO :"control_user";
 
 \if :grants_parameters
     GRANT pg_checkpoint TO :"control_user";

@@ -1,0 +1,70 @@
+//! `pg_rewind`: what a node has that its primary has not is undone, and the rest stays.
+
+use std::fs;
+
+use super::super::{Failed, Site, Steps};
+use super::control::Control;
+use super::note::{Note, Stage};
+use super::server::Source;
+use super::{program, settings};
+use crate::cluster::agent::Code;
+
+/// Why this data cannot be rewound against that primary, as far as can be known beforehand.
+pub async fn refused(site: &Site, control: &Control, source: &Source) -> Result<Option<String>, Failed> {
+    if !control.logs_hints {
+        return Ok(Some("neither wal_log_hints nor checksums are on here".into()));
+    }
+    if !control.has_full_pages {
+        return Ok(Some("full_page_writes is off here".into()));
+    }
+    if !site.bin.program("pg_rewind").is_file() {
+        return Ok(Some("there is no pg_rewind here".into()));
+    }
+    source.refuses_rewind().await
+}
+
+/// From the moment it begins until it has ended well, the data is of no use to anybody: the note says so.
+pub async fn rewind(
+    site: &Site,
+    control: &Control,
+    source: &Source,
+    note: &mut Note,
+    steps: &Steps,
+) -> Result<(), Failed> {
+    steps.say("waiting for a checkpoint of the primary");
+    source.checkpoint().await?;
+    settings::save(site)?;
+    if !control.is_clean() {
+        // pg_rewind has the server recover by itself first, alone, which one that is to be a standby refuses to do.
+        for name in ["standby.signal", "recovery.signal"] {
+            let _ = fs::remove_file(site.data(name));
+        }
+    }
+    note.stage = Stage::Unusable;
+    note.write(site)?;
+    let mut conninfo = source.conninfo.clone();
+    conninfo.set("dbname", "postgres");
+    let mut command = program::command(site, "pg_rewind");
+    command.arg("-D").arg(&site.data_dir).arg("--source-server").arg(program::without_secrets(&conninfo));
+    command.arg("--progress");
+    steps.say("rewinding");
+    let is_progress = |line: &str| {
+        // `12345/67890 kB (18%) copied`
+        if let Some((percent, _)) = line.split_once("%)").filter(|_| line.ends_with("copied")) {
+            let percent = percent.rsplit('(').next().unwrap_or_default();
+            steps.tell(format!("rewinding: {percent} % copied"));
+            return true;
+        }
+        false
+    };
+    let ended = program::run(command, "pg_rewind", |_| (), is_progress).await?;
+    if ended.status.success() && ended.complaint.contains("no rewind required") {
+        let why = "pg_rewind takes the data for a beginning of the primary's, which it is not";
+        return Err(Failed::new(Code::Failed, why));
+    }
+    ended.check("pg_rewind")?;
+    settings::restore(site, &site.data_dir)?;
+    settings::prepare(site, &site.data_dir, source)?;
+    note.stage = Stage::Made;
+    note.write(site)
+}
