@@ -16,6 +16,7 @@ use super::jobs::{Retry, Running};
 use super::mode::{Adopting, Change, Mode, Promoting, Recruiting, Stable, Step};
 use super::nodes::Known;
 use super::record::FORMAT;
+use super::rejoin::Mending;
 use super::store::Pending;
 use super::{Action, Command, Event, JobId, Lead, Phase, Policy, Record, Sight, Symptom, SyncNames};
 use crate::types::{Epoch, Lsn, Millis, NodeId};
@@ -36,6 +37,8 @@ pub struct Brain {
     pub(super) nodes: BTreeMap<NodeId, Known>,
     pub(super) jobs: BTreeMap<JobId, Running>,
     pub(super) last_job: u64,
+    /// How it went with nodes that had to be made standbys again.
+    pub(super) mending: BTreeMap<NodeId, Mending>,
     /// What must not be tried again before.
     pub(super) not_before: BTreeMap<Retry, Millis>,
     /// Probes to ask for, and when.
@@ -91,6 +94,7 @@ impl Brain {
             nodes,
             jobs: BTreeMap::new(),
             last_job: 0,
+            mending: BTreeMap::new(),
             not_before: BTreeMap::new(),
             probes: BTreeMap::new(),
             in_force: BTreeSet::new(),

@@ -28,6 +28,9 @@ impl Brain {
             self.out.push(Action::Answer { id, result: Ok(text) });
             return Ok(());
         }
+        if let (Mode::Adopting(_), Command::Restart { node }) = (&self.mode, &command) {
+            return self.start_unrecorded(id, node.clone());
+        }
         let Some(record) = self.record.clone() else { return Err("there is no record of this cluster yet".into()) };
         match command {
             Command::Pause | Command::Resume => {
@@ -52,8 +55,14 @@ impl Brain {
                 }
                 self.store_answering(id, text, next);
             }
-            Command::Switchover { .. } | Command::Rejoin { .. } | Command::Restart { .. } => {
-                return Err("not built yet".into());
+            Command::Switchover { .. } => return Err("not built yet".into()),
+            Command::Rejoin { node, rebuild } => {
+                self.check_node(&node)?;
+                self.rejoin_by_order(id, &record, node, rebuild)?;
+            }
+            Command::Restart { node } => {
+                self.check_node(&node)?;
+                self.restart_by_order(id, &record, node)?;
             }
             Command::Failover { to, allow_data_loss } => {
                 self.fail_over_to(&record, Order { id, to, allow_data_loss })?;

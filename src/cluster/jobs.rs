@@ -1,6 +1,7 @@
 //! The jobs under way, each with its deadline, and when what failed may be tried again.
 
 use super::brain::after;
+use super::event::CommandId;
 use super::{Action, Answer, Brain, Failure, FailureKind, Job, JobId};
 use crate::types::{Epoch, Millis, NodeId};
 
@@ -8,7 +9,10 @@ use crate::types::{Epoch, Millis, NodeId};
 pub(super) struct Running {
     pub job: Job,
     pub epoch: Epoch,
-    pub deadline: Millis,
+    /// `None`: the driver answers, sooner or later.
+    pub deadline: Option<Millis>,
+    /// Whom to tell when it is done, and what.
+    pub asked: Option<(CommandId, String)>,
 }
 
 /// What is tried again, but not at once.
@@ -20,15 +24,26 @@ pub(super) enum Retry {
     SetSync,
     WriteEpoch,
     Promote,
+    Initialise,
+    Start(NodeId),
+    Stop(NodeId),
 }
 
 impl Brain {
     pub(super) fn start(&mut self, job: Job) {
         let Some(epoch) = self.record.as_ref().map(|record| record.epoch) else { return };
+        self.start_under(epoch, job, None);
+    }
+
+    /// Without a record there is no epoch to do something for: what may be done then says so itself.
+    pub(super) fn start_under(&mut self, epoch: Epoch, job: Job, asked: Option<(CommandId, String)>) {
         self.last_job += 1;
         let id = JobId(self.last_job);
-        let deadline = after(self.now, self.policy.job_limit.0);
-        self.jobs.insert(id, Running { job: job.clone(), epoch, deadline });
+        // A server recovers and a copy is made for as long as that takes; who waits for an agent is told if it goes silent.
+        let is_long =
+            matches!(job, Job::Start { .. } | Job::Restart { .. } | Job::Rejoin { .. } | Job::Initialise { .. });
+        let deadline = (!is_long).then(|| after(self.now, self.policy.job_limit.0));
+        self.jobs.insert(id, Running { job: job.clone(), epoch, deadline, asked });
         self.out.push(Action::Do { id, epoch, job });
     }
 
@@ -43,22 +58,28 @@ impl Brain {
     pub(super) fn forget(&mut self, is_it: impl Fn(&Job) -> bool) {
         let ids: Vec<JobId> = self.jobs.iter().filter(|(_, it)| is_it(&it.job)).map(|(id, _)| *id).collect();
         for id in ids {
-            self.jobs.remove(&id);
+            let asked = self.jobs.remove(&id).and_then(|running| running.asked);
             self.out.push(Action::Forget(id));
+            if let Some((id, _)) = asked {
+                let text = "a change of primary came in between; the node's agent goes on with it".to_string();
+                self.out.push(Action::Answer { id, result: Err(text) });
+            }
         }
     }
 
     /// The driver should have answered; if it has not, the outcome is unknown.
     pub(super) fn expire_jobs(&mut self) {
         let is_held = |id: &JobId| self.held.iter().any(|(held, _)| held == id);
-        let is_late = |(id, running): &(&JobId, &Running)| running.deadline <= self.now && !is_held(id);
+        let is_late =
+            |(id, running): &(&JobId, &Running)| running.deadline.is_some_and(|at| at <= self.now) && !is_held(id);
         let late: Vec<JobId> = self.jobs.iter().filter(is_late).map(|(id, _)| *id).collect();
         for id in late {
             self.out.push(Action::Forget(id));
             let reason = format!("no answer within {} ms", self.policy.job_limit.0);
             self.done(id, Err(Failure { kind: FailureKind::Unreachable, reason }));
         }
-        for at in self.jobs.values().map(|running| running.deadline).filter(|at| *at > self.now).collect::<Vec<_>>() {
+        let deadlines = self.jobs.values().filter_map(|running| running.deadline);
+        for at in deadlines.filter(|at| *at > self.now).collect::<Vec<_>>() {
             self.wake_at(at);
         }
     }
@@ -89,8 +110,12 @@ impl Brain {
             // What follows from it is to be stored, and an order is just being stored.
             return self.held.push((id, result));
         }
-        let Some(Running { job, epoch, .. }) = self.jobs.remove(&id) else { return };
-        if self.record.as_ref().is_none_or(|record| record.epoch != epoch) {
+        let Some(Running { job, epoch, asked, .. }) = self.jobs.remove(&id) else { return };
+        if let Some((id, text)) = asked {
+            let result = result.as_ref().map(|_| text).map_err(|failure| failure.reason.clone());
+            self.out.push(Action::Answer { id, result });
+        }
+        if self.record.as_ref().is_some_and(|record| record.epoch != epoch) {
             return;
         }
         match job {
@@ -102,13 +127,15 @@ impl Brain {
             Job::WriteEpoch { node, .. } => self.epoch_written(&node, result),
             Job::Follow { node, primary } => self.follows(node, primary, result),
             Job::Fence { node } => self.fenced(&node, result),
-            // Nobody begins these yet.
-            Job::Drain { .. }
-            | Job::Stop { .. }
-            | Job::Start { .. }
-            | Job::Restart { .. }
-            | Job::Rejoin { .. }
-            | Job::Initialise { .. } => {}
+            // Nobody begins this yet.
+            Job::Drain { .. } => {}
+            Job::Stop { node, .. } => self.stopped(&node, result),
+            Job::Start { node } => self.started(&node, result),
+            Job::Restart { node, .. } => self.restarted(&node, result),
+            Job::Rejoin { node, primary, repair, reason, .. } => {
+                self.rejoined(&node, primary, repair, reason, result);
+            }
+            Job::Initialise { node } => self.initialised(&node, result),
             Job::Checkpoint { node } => {
                 if let Err(failure) = result {
                     self.say(true, format!("no checkpoint on {node}: {}", failure.reason));

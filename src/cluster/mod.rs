@@ -26,6 +26,7 @@ mod nodes;
 mod picture;
 mod promote;
 mod recruit;
+mod rejoin;
 mod returning;
 mod store;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Facts only; what follows from them is decided in `detect`, `voters` and `returning`.
 
-use super::agent::Report;
+use super::agent::{Data, Report, Server};
 use super::{Observation, Policy, Sight, Symptom};
 use crate::types::{Millis, NodeId, Timeline};
 
@@ -28,6 +28,8 @@ pub(super) struct Known {
     pub is_foreign: bool,
     /// What its agent last said, and when; `Err`: why it did not answer.
     pub agent: Option<(Millis, Result<Report, String>)>,
+    /// Since when its server does not come up although it has a standby's data, and nothing is asked of its agent.
+    pub stuck_since: Option<Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +128,15 @@ impl Known {
         if trouble.misses >= policy.misses || symptom == Symptom::Starting {
             trouble.reached = trouble.reached.or(Some(now));
         }
+    }
+
+    pub fn hear_agent(&mut self, now: Millis, report: Result<Report, String>) {
+        let is_stuck = report.as_ref().is_ok_and(|report| {
+            let has_standby = matches!(report.data, Data::Present { is_standby: true, .. });
+            has_standby && matches!(report.server, Server::Waiting { .. }) && report.doing.is_none()
+        });
+        self.stuck_since = is_stuck.then(|| self.stuck_since.unwrap_or(now));
+        self.agent = Some((now, report));
     }
 
     /// What the primary says of its stream to this node.

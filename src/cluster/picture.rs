@@ -55,6 +55,9 @@ impl Brain {
         if record.is_some_and(|record| record.maintenance.contains(node)) {
             return (NodeState::Maintenance, "in maintenance, at an operator's wish".into());
         }
+        if let Some(mending) = self.account_of_mending(node, known) {
+            return mending;
+        }
         if let Some(trouble) = &known.trouble {
             let state = match trouble.symptom {
                 Symptom::Starting => NodeState::Starting,
@@ -72,8 +75,8 @@ impl Brain {
             let text = "a primary of the past: it needs to rejoin as a standby";
             return (if seen.is_fenced { NodeState::Fenced } else { NodeState::Unknown }, text.into());
         }
-        if let Err(reason) = self.may_follow(record, node, seen) {
-            return (NodeState::Rejoining, reason);
+        if let Err(unfit) = self.may_follow(record, node, seen) {
+            return (NodeState::Rejoining, unfit.reason);
         }
         match &seen.receiver {
             Some(receiver) if receiver.from.as_ref() == Some(&record.primary) => (NodeState::Running, String::new()),

@@ -38,6 +38,7 @@ impl Brain {
                 let is_it = |job: &Job| matches!(job, Job::Promote { .. });
                 if !self.is_running(is_it) && self.may_try(&Retry::Promote) {
                     let sync = self.first_sync(&record, &promoting.change);
+                    self.stop_former(&record, promoting.change.kind);
                     self.start(Job::Promote { node: record.primary, sync });
                 }
             }
@@ -149,6 +150,10 @@ impl Brain {
             written: if row == Row::Written { record.epoch } else { record.written },
             ..record.clone()
         };
+        // Its timeline is that of the record now.
+        let given_up = stable.given_up.iter().filter(|(node, _)| **node != stable.primary);
+        let given_up = given_up.map(|(node, timeline)| (node.clone(), *timeline)).collect();
+        let stable = Record { given_up, ..stable };
         self.say(false, format!("{} can commit; epoch {} is stored as stable", stable.primary, stable.epoch));
         self.store(stable);
     }

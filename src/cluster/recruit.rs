@@ -123,8 +123,11 @@ impl Brain {
             let is_old = node == record.primary && known.answered_since(recruiting.change.closed).is_none();
             let is_there = known.trouble.is_none() && !known.is_primary();
             let is_asked = self.is_running(|job| matches!(job, Job::Recruit { node: other } if *other == node));
+            // Its agent would point it at the primary of before again. Nothing hangs on it, unless it votes.
+            let is_in_flux = self.is_being_repaired(&node) && !record.voters.contains(&node);
             if is_wanted
                 && is_there
+                && !is_in_flux
                 && !is_old
                 && !is_asked
                 && !recruiting.change.recruits.contains_key(&node)
@@ -184,6 +187,7 @@ impl Brain {
         if self.adopt_by_hand(record) {
             return;
         }
+        self.start_whoever_is_stopped(record);
         let text = format!("no failover: {reason}");
         self.say_once("refused", text.clone());
         self.close(record.epoch, text);

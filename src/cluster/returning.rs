@@ -1,5 +1,6 @@
 //! The nodes that are not the primary: standbys are made to follow it, primaries of the past are made harmless.
 
+use super::agent::Repair;
 use super::brain::after;
 use super::jobs::Retry;
 use super::{Answer, Brain, Failure, Job, Observation, Phase, Record};
@@ -12,6 +13,20 @@ const FOLLOW_AGAIN_MS: u64 = 5000;
 const FOLLOW_SOON_MS: u64 = 500;
 const FENCE_AGAIN_MS: u64 = 5000;
 
+/// Why a standby must not be connected to the primary, and what would help.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Unfit {
+    pub repair: Repair,
+    pub reason: String,
+}
+
+impl Unfit {
+    fn needs(repair: Repair, reason: String) -> Unfit {
+        let what = if repair == Repair::Rebuild { "rebuild" } else { "rewind" };
+        Unfit { repair, reason: format!("{reason}: needs a {what}") }
+    }
+}
+
 impl Brain {
     /// While there is a primary that others can be pointed to.
     pub(super) fn care_for_others(&mut self) {
@@ -20,7 +35,7 @@ impl Brain {
         let others: Vec<(NodeId, Observation)> = self
             .nodes
             .iter()
-            .filter(|(node, _)| **node != record.primary && !is_foreign(node))
+            .filter(|(node, _)| **node != record.primary && !is_foreign(node) && !self.is_at_work(node))
             .filter_map(|(node, known)| Some((node.clone(), known.answers()?.clone())))
             .collect();
         for (node, seen) in others {
@@ -43,25 +58,26 @@ impl Brain {
         if !(seen.recruited_for.is_some() || is_lost || is_unnamed) {
             return;
         }
-        if let Err(reason) = self.may_follow(record, &node, seen) {
-            let text = format!("{node} {reason}");
+        if let Err(unfit) = self.may_follow(record, &node, seen) {
+            let text = format!("{node} {}", unfit.reason);
             return self.say_once(&format!("unfit {node}"), text);
         }
         self.tell_to_follow(node, record.primary.clone());
     }
 
     /// Whether what it has is a beginning of what the primary has; if not, it must not be connected to it.
-    pub(super) fn may_follow(&self, record: &Record, node: &NodeId, seen: &Observation) -> Result<(), String> {
+    pub(super) fn may_follow(&self, record: &Record, node: &NodeId, seen: &Observation) -> Result<(), Unfit> {
         if record.phase != Phase::Stable {
             return Ok(());
         }
         if seen.timeline > record.timeline {
-            return Err(format!("is on timeline {}, beyond {}: needs a rewind", seen.timeline.0, record.timeline.0));
+            let reason = format!("is on timeline {}, beyond {}", seen.timeline.0, record.timeline.0);
+            return Err(Unfit::needs(Repair::Auto, reason));
         }
         let Some(fork) = record.fork_lsn.filter(|fork| seen.lsn > *fork) else { return Ok(()) };
         let beyond = seen.lsn.0 - fork.0;
         if seen.timeline < record.timeline {
-            return Err(format!("has {beyond} bytes beyond the fork at {fork}: needs a rewind"));
+            return Err(Unfit::needs(Repair::Auto, format!("has {beyond} bytes beyond the fork at {fork}")));
         }
         // Two promotions can take the same number. Who did not follow in this epoch, and has replayed all it has without
         // meeting the epoch's row, is on the other.
@@ -72,7 +88,8 @@ impl Brain {
         });
         let is_other = seen.last_epoch.is_some_and(|last| last < record.epoch) && record.written == record.epoch;
         if is_other && !has_followed && seen.replayed >= seen.lsn {
-            return Err(format!("is on another timeline {} than the primary: needs a rebuild", seen.timeline.0));
+            let reason = format!("is on another timeline {} than the primary", seen.timeline.0);
+            return Err(Unfit::needs(Repair::Rebuild, reason));
         }
         Ok(())
     }

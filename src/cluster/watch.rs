@@ -9,10 +9,14 @@ use crate::types::{Durability, Epoch, Lsn, Millis, NodeId};
 impl Brain {
     pub(super) fn watch(&mut self) {
         self.care_for_others();
+        self.mend();
         if self.pending.is_some() {
             return;
         }
         let Some(record) = self.record.clone() else { return };
+        if let Some(reason) = self.start_stopped_primary(&record) {
+            return self.set_stable_reason(reason);
+        }
         let may_fail_over = self.policy.automatic && !record.paused;
         match self.health() {
             Health::Fine => self.watch_well(&record),
@@ -130,7 +134,11 @@ impl Brain {
 
     /// A new epoch: nobody takes writes from now on, and when that is stored, nodes may be touched for it.
     pub(super) fn begin(&mut self, change: Change, is_in_place: bool) {
-        let Some(record) = self.record.clone().map(Record::before_loss) else { return };
+        let Some(mut record) = self.record.clone() else { return };
+        if record.phase == Phase::Promoting && record.fork_lsn.is_some() {
+            record.given_up.insert(record.primary.clone(), record.timeline);
+        }
+        let record = record.before_loss();
         let record = Record {
             epoch: record.epoch.next(),
             phase: Phase::Recruiting,

@@ -1,0 +1,377 @@
+//! Nodes that are no standby of the primary are made one again by their agents: as they are, by a rewind, or by a copy of
+//! everything.
+//!
+//! Which way it goes the agent decides, who sees the data; the brain says whether it has to be, and where it knows that a
+//! history only looks like the primary's ([`Record::given_up`]) that nothing but a copy will do. What fails is tried again after
+//! growing pauses, and stays visible until it has worked.
+
+use super::agent::{Data, Deed, Repair, Server};
+use super::brain::after;
+use super::event::CommandId;
+use super::mode::Mode;
+use super::nodes::Known;
+use super::{Action, Answer, Brain, Failure, Job, Lead, NodeState, Observation, Phase, Record, RepairNote};
+use crate::types::{Millis, NodeId, Timeline};
+
+/// Copies load the primary and the network.
+const MOST_AT_ONCE: usize = 2;
+const FIRST_PAUSE_MS: u64 = 2000;
+const LAST_PAUSE_MS: u64 = 60_000;
+/// What was seen or reported so soon after an order ended may be from before.
+const SETTLE_MS: u64 = 1000;
+/// A standby that follows and is not streamed to may be connecting, or between two tries, for so long.
+const UNSTREAMED_MS: u64 = 10_000;
+/// And a server with a standby's data may be waited for so long that does not come up.
+const STUCK_MS: u64 = 15_000;
+/// Who falls behind again so soon after it was made a standby was not mended by that.
+const RELAPSE_MS: u64 = 30_000;
+
+/// How it goes with one node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mending {
+    /// When the order under way was given, and why.
+    began: Option<(Millis, String)>,
+    failures: u64,
+    /// Why the last one failed, if it did.
+    pub failure: Option<String>,
+    again: Option<Millis>,
+    mended: Option<(Millis, Option<Repair>)>,
+    /// The failure that is in the history already.
+    noted: Option<String>,
+}
+
+/// What a node needs to be a standby of the primary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Need {
+    Nothing,
+    /// It is left as it is, for this reason.
+    NotOurs(String),
+    Start,
+    Rejoin {
+        repair: Repair,
+        why: String,
+    },
+}
+
+impl Brain {
+    /// While the primary of the record takes writes.
+    pub(super) fn mend(&mut self) {
+        let Some(record) = self.mended_by().cloned() else { return };
+        self.forgive(&record);
+        for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            if !self.has_agent(&node) || node == record.primary || record.maintenance.contains(&node) {
+                continue;
+            }
+            match self.need(&record, &node) {
+                Need::Nothing => self.see_well(&record, &node),
+                Need::NotOurs(why) => self.say_once(&format!("mend {node}"), format!("{node} {why}")),
+                Need::Start => self.start_if_stopped(&node),
+                Need::Rejoin { repair, why } if self.policy.rejoins && !self.only_watches() => {
+                    self.rejoin_when_due(&record, node, repair, why);
+                }
+                Need::Rejoin { why, .. } => self.say_once(
+                    &format!("mend {node}"),
+                    format!("{node} {why}; `pgbaton rejoin {node}` makes it a standby again"),
+                ),
+            }
+        }
+    }
+
+    /// The record whose primary others can be made standbys of.
+    fn mended_by(&self) -> Option<&Record> {
+        let is_open = matches!((&self.mode, &self.lead), (Mode::Stable(it), Some(Lead::Open { .. })) if it.is_open);
+        let record = self.record.as_ref().filter(|record| is_open && record.phase == Phase::Stable)?;
+        // Not from one that is perhaps about to be replaced.
+        self.known(&record.primary).is_some_and(Known::is_primary).then_some(record)
+    }
+
+    fn need(&self, record: &Record, node: &NodeId) -> Need {
+        let (Some(known), Some(report)) = (self.known(node), self.report(node)) else { return Need::Nothing };
+        let primary = &record.primary;
+        let other = match report.data {
+            Data::Present { system_identifier, .. } if system_identifier != record.system_identifier => true,
+            _ => known.is_foreign,
+        };
+        if other {
+            let why =
+                "has the data of another cluster, which is left as it is; empty its data directory to have it copied";
+            return Need::NotOurs(why.into());
+        }
+        if let Some(seen) = known.answers() {
+            return match seen.is_in_recovery {
+                true => self.need_of_standby(record, node, known, seen),
+                // Fenced first, which takes a moment and is certain.
+                false if self.is_running(|job| matches!(job, Job::Fence { node: other } if other == node)) => {
+                    Need::Nothing
+                }
+                false => {
+                    let why = format!(
+                        "is a primary of the past (timeline {}); {primary} is that of epoch {}",
+                        seen.timeline.0, record.epoch
+                    );
+                    self.need_of_former(record, node, seen.timeline, why)
+                }
+            };
+        }
+        let is_waiting = match &report.server {
+            Server::Stopped => false,
+            Server::Waiting { .. } => true,
+            Server::Starting | Server::Running | Server::Stopping => return Need::Nothing,
+        };
+        let stuck = known.stuck_since.is_some_and(|since| after(since, STUCK_MS) <= self.now);
+        match (&report.data, &report.server) {
+            (Data::Absent, _) => Need::Rejoin { repair: Repair::Auto, why: "has no data".into() },
+            (Data::Unusable { reason }, _) => {
+                Need::Rejoin { repair: Repair::Auto, why: format!("has no usable data: {reason}") }
+            }
+            (Data::Present { is_standby: false, timeline, .. }, _) => {
+                let why = format!("has the data of a primary of the past (timeline {})", timeline.0);
+                self.need_of_former(record, node, *timeline, why)
+            }
+            (Data::Present { .. }, Server::Waiting { reason }) if stuck => {
+                Need::Rejoin { repair: Repair::Auto, why: format!("does not start: {reason}") }
+            }
+            (Data::Present { .. }, _) if is_waiting => Need::Nothing,
+            (Data::Present { .. }, _) => Need::Start,
+        }
+    }
+
+    /// Of one that was a primary itself: nobody else's timeline can be its own, so one of the same number is another.
+    fn need_of_former(&self, record: &Record, node: &NodeId, timeline: Timeline, why: String) -> Need {
+        let given_up = record.given_up.get(node).is_some_and(|left| timeline > *left);
+        if timeline == record.timeline || given_up {
+            let why = format!("{why}, which is another than the cluster's of that number");
+            return Need::Rejoin { repair: Repair::Rebuild, why };
+        }
+        Need::Rejoin { repair: Repair::Auto, why }
+    }
+
+    fn need_of_standby(&self, record: &Record, node: &NodeId, known: &Known, seen: &Observation) -> Need {
+        if let Err(unfit) = self.may_follow(record, node, seen) {
+            return Need::Rejoin { repair: unfit.repair, why: unfit.reason };
+        }
+        let is_told = seen.follows.as_ref() == Some(&record.primary);
+        let is_left = |(since, times): (Millis, u32)| times > 3 && after(since, UNSTREAMED_MS) <= self.now;
+        if !is_told || !known.unstreamed.is_some_and(is_left) {
+            return Need::Nothing;
+        }
+        let why = format!("follows {} and has not been streamed to for {} s", record.primary, UNSTREAMED_MS / 1000);
+        let mended = self.mending.get(node).and_then(|mending| mending.mended);
+        match mended.filter(|(at, _)| self.now < after(*at, RELAPSE_MS)) {
+            Some((_, Some(repair))) if repair != Repair::Rebuild => {
+                let why = format!("{why}, again after it was made a standby ({})", repair.as_str());
+                Need::Rejoin { repair: Repair::Rebuild, why }
+            }
+            _ => Need::Rejoin { repair: Repair::Auto, why },
+        }
+    }
+
+    /// Who has replayed the row of this epoch has its history, whatever was on it before.
+    fn forgive(&mut self, record: &Record) {
+        let has_row = |node: &NodeId| {
+            let seen = self.known(node).and_then(Known::answers);
+            seen.is_some_and(|seen| {
+                let is_ours = seen.is_in_recovery && seen.timeline == record.timeline;
+                is_ours && record.written == record.epoch && seen.last_epoch == Some(record.epoch)
+            })
+        };
+        let left = record.given_up.iter().filter(|(node, _)| !has_row(node));
+        let given_up: std::collections::BTreeMap<_, _> = left.map(|(node, at)| (node.clone(), *at)).collect();
+        if given_up != record.given_up && self.pending.is_none() {
+            self.store(Record { given_up, ..record.clone() });
+        }
+    }
+
+    fn see_well(&mut self, record: &Record, node: &NodeId) {
+        let Some(known) = self.known(node) else { return };
+        let from = known.answers().and_then(|seen| seen.receiver.as_ref()).and_then(|receiver| receiver.from.as_ref());
+        if from == Some(&record.primary) && known.unstreamed.is_none() && !self.is_at_work(node) {
+            self.said.remove(&format!("mend {node}"));
+            if let Some(mending) = self.mending.get_mut(node) {
+                *mending = Mending { mended: mending.mended, ..Mending::default() };
+            }
+        }
+    }
+
+    // --- orders -----------------------------------------------------------------------------------------------------------
+
+    fn rejoin_when_due(&mut self, record: &Record, node: NodeId, repair: Repair, why: String) {
+        // Begun by a pgbaton before this one, perhaps; an older epoch's is replaced.
+        let doing = |node: &NodeId| {
+            let doing = self.report(node).and_then(|report| report.doing.as_ref());
+            doing.is_some_and(|doing| doing.epoch >= record.epoch)
+        };
+        let busy = self.nodes.keys().filter(|other| {
+            let is_ours = self.is_running(|job| matches!(job, Job::Rejoin { node, .. } if node == *other));
+            is_ours || doing(other)
+        });
+        if self.is_at_work(&node) || doing(&node) || busy.count() >= MOST_AT_ONCE {
+            return;
+        }
+        let again = self.mending.get(&node).and_then(|mending| mending.again);
+        if again.is_none_or(|again| self.is_due(again)) {
+            self.order_rejoin(record, node, repair, why);
+        }
+    }
+
+    fn order_rejoin(&mut self, record: &Record, node: NodeId, repair: Repair, why: String) {
+        let primary = record.primary.clone();
+        let text = format!("{node} is to be made a standby of {primary} by its agent ({}): it {why}", repair.as_str());
+        self.say_once(&format!("mend {node}"), text);
+        self.mending.entry(node.clone()).or_default().began = Some((self.now, why.clone()));
+        let system_identifier = record.system_identifier;
+        self.start(Job::Rejoin { node, primary, system_identifier, repair, reason: why });
+    }
+
+    pub(super) fn rejoined(
+        &mut self,
+        node: &NodeId,
+        primary: NodeId,
+        repair: Repair,
+        reason: String,
+        result: Result<Answer, Failure>,
+    ) {
+        let now = self.now;
+        let mending = self.mending.entry(node.clone()).or_default();
+        let (began, _) = mending.began.take().unwrap_or((now, String::new()));
+        let (deed, failure) = match result {
+            Ok(Answer::Agent(deed)) => (deed, String::new()),
+            Ok(other) => return debug_assert!(false, "{other:?} is no answer to Rejoin"),
+            Err(failure) => (Deed::default(), failure.reason),
+        };
+        if failure.is_empty() {
+            let way = deed.repair.unwrap_or(repair);
+            *mending =
+                Mending { again: Some(after(now, SETTLE_MS)), mended: Some((now, Some(way))), ..Mending::default() };
+            if let Some(known) = self.nodes.get_mut(node) {
+                known.followed = Some(primary.clone());
+                known.unstreamed = None;
+            }
+            let lost = deed.diverged.as_ref().map_or(String::new(), |its| {
+                let commits = its.commits.map_or("an unknown number of".into(), |count| count.to_string());
+                let kept = if its.kept.is_empty() { String::new() } else { format!(", kept in {}", its.kept) };
+                format!("; it had {commits} commits from {} to {} that nobody else has{kept}", its.from, its.to)
+            });
+            self.said.remove(&format!("mend {node}"));
+            self.say(false, format!("{node} is a standby of {primary} again ({}): {}{lost}", way.as_str(), deed.why));
+            self.note_repair(node, primary, way, [reason, deed.why].join("; "), deed.diverged, failure, began);
+            return;
+        }
+        let pause = (FIRST_PAUSE_MS << mending.failures.min(10)).min(LAST_PAUSE_MS);
+        mending.failures += 1;
+        mending.again = Some(after(now, pause));
+        mending.failure = Some(failure.clone());
+        let is_news = mending.noted.as_ref() != Some(&failure);
+        mending.noted = Some(failure.clone());
+        self.say(true, format!("{node} could not be made a standby of {primary}: {failure}; again in {pause} ms"));
+        if is_news {
+            self.note_repair(node, primary, repair, reason, None, failure, began);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn note_repair(
+        &mut self,
+        node: &NodeId,
+        primary: NodeId,
+        repair: Repair,
+        why: String,
+        diverged: Option<super::agent::Diverged>,
+        failure: String,
+        began: Millis,
+    ) {
+        let Some(epoch) = self.record.as_ref().map(|record| record.epoch) else { return };
+        let note = RepairNote {
+            node: node.clone(),
+            epoch,
+            primary,
+            repair: repair.as_str().into(),
+            why,
+            diverged,
+            failure,
+            began_at: self.unix(began),
+            ended_at: self.unix(self.now),
+        };
+        self.out.push(Action::NoteRepair(Box::new(note)));
+    }
+
+    pub(super) fn rejoin_by_order(
+        &mut self,
+        id: CommandId,
+        record: &Record,
+        node: NodeId,
+        rebuild: bool,
+    ) -> Result<(), String> {
+        if node == record.primary {
+            return Err(format!("{node} is the primary"));
+        }
+        if record.maintenance.contains(&node) {
+            return Err(format!("{node} is in maintenance"));
+        }
+        if self.mended_by().is_none() {
+            return Err(format!("{} does not take writes yet: nobody can be made a standby of it", record.primary));
+        }
+        self.check_is_free(&node)?;
+        let (repair, why) = match self.need(record, &node) {
+            Need::NotOurs(why) => return Err(format!("{node} {why}")),
+            _ if rebuild => (Repair::Rebuild, "is copied anew at an operator's wish".to_string()),
+            Need::Rejoin { repair, why } => (repair, why),
+            Need::Nothing | Need::Start if self.is_streamed_to(record, &node) => {
+                return Err(format!(
+                    "{node} is a standby of {} already; `pgbaton rebuild {node}` copies everything anew",
+                    record.primary
+                ));
+            }
+            Need::Nothing | Need::Start => (Repair::Auto, "is made a standby at an operator's wish".to_string()),
+        };
+        let text = format!(
+            "{node} is being made a standby of {} ({}); `pgbaton list` shows how far it is",
+            record.primary,
+            repair.as_str()
+        );
+        self.mending.remove(&node);
+        self.said.remove(&format!("mend {node}"));
+        self.order_rejoin(record, node, repair, why);
+        self.out.push(Action::Answer { id, result: Ok(text) });
+        Ok(())
+    }
+
+    fn is_streamed_to(&self, record: &Record, node: &NodeId) -> bool {
+        self.known(node).is_some_and(|known| {
+            let follows = known.answers().is_some_and(|seen| seen.follows.as_ref() == Some(&record.primary));
+            follows && known.unstreamed.is_none()
+        })
+    }
+
+    // --- for people --------------------------------------------------------------------------------------------------
+
+    /// What is being done about a node, or stands in the way of it; `None`: nothing has to be done.
+    pub(super) fn account_of_mending(&self, node: &NodeId, known: &Known) -> Option<(NodeState, String)> {
+        let record = self.record.as_ref().filter(|record| record.primary != *node && self.has_agent(node))?;
+        if self.is_being_repaired(node) {
+            let step = self.report(node).and_then(|report| report.doing.as_ref()).map(|doing| doing.step.clone());
+            let began = self.mending.get(node).and_then(|mending| mending.began.as_ref());
+            let why = began.map_or(String::new(), |(_, why)| why.clone());
+            let text = step.filter(|step| !step.is_empty()).unwrap_or(why);
+            return Some((NodeState::Rejoining, text));
+        }
+        let record = self.mended_by().filter(|its| its.epoch == record.epoch)?;
+        let apart = match known.answers() {
+            Some(seen) if seen.is_fenced => NodeState::Fenced,
+            Some(seen) if !seen.is_in_recovery => NodeState::Unknown,
+            Some(_) => NodeState::Rejoining,
+            None => NodeState::Down,
+        };
+        let (why, is_ordered) = match self.need(record, node) {
+            Need::Nothing | Need::Start => return None,
+            Need::NotOurs(why) => return Some((apart, why)),
+            Need::Rejoin { why, .. } => (why, self.policy.rejoins && !self.only_watches()),
+        };
+        let mending = self.mending.get(node);
+        Some(match mending.and_then(|mending| mending.failure.as_ref()) {
+            Some(failure) => (apart, format!("{why}; could not be made a standby of {}: {failure}", record.primary)),
+            None if is_ordered => (NodeState::Rejoining, why),
+            None => (apart, format!("{why}; `pgbaton rejoin {node}` makes it a standby again")),
+        })
+    }
+}
