@@ -148,6 +148,8 @@ impl Brain {
     }
 
     pub(super) fn started(&mut self, node: &NodeId, result: Result<Answer, Failure>) {
+        let mending = self.mending.entry(node.clone()).or_default();
+        mending.failure = result.as_ref().err().map(|failure| failure.reason.clone());
         match result {
             Ok(_) => self.say(false, format!("{node} was started by its agent")),
             Err(failure) => self.say(true, format!("{node} was not started by its agent: {}", failure.reason)),

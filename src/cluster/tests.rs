@@ -5,5 +5,6 @@ mod failover;
 mod ground;
 mod orders;
 mod refusals;
+mod rejoin;
 mod voters;
 mod weather;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::agent::{Data, Deed, Doing, Report, Server};
 use crate::cluster::*;
 use crate::types::{Durability, Epoch, Lsn, Millis, NodeId, Timeline};
 
@@ -31,6 +32,21 @@ pub(super) struct Node {
     pub stuck: BTreeSet<&'static str>,
     /// Jobs on it that it will not do.
     pub refuses: BTreeSet<&'static str>,
+    /// What its agent says, if it has one.
+    pub agent: Option<Agent>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Agent {
+    pub server: Server,
+    /// In place of what the node shows.
+    pub data: Option<Data>,
+    pub epoch: Epoch,
+    pub step: Option<String>,
+    /// Why it does not answer.
+    pub silent: Option<String>,
+    /// What the next rejoin amounts to.
+    pub deed: Deed,
 }
 
 pub(super) struct World {
@@ -49,6 +65,7 @@ pub(super) struct World {
     script: Vec<String>,
     opened: BTreeMap<Epoch, NodeId>,
     notes: Vec<Note>,
+    pub repairs: Vec<RepairNote>,
 }
 
 pub(super) fn policy(durability: Durability, nodes: &[&str]) -> Policy {
@@ -71,6 +88,13 @@ pub(super) fn policy(durability: Durability, nodes: &[&str]) -> Policy {
         job_limit: Millis(10_000),
         nodes: nodes.iter().map(node).collect(),
     }
+}
+
+/// The same, with an agent beside each node.
+pub(super) fn world_with_agents(durability: Durability, names: &[&str]) -> World {
+    let mut policy = policy(durability, names);
+    policy.nodes.values_mut().for_each(|node| node.has_agent = true);
+    world_of(policy)
 }
 
 /// A primary, n1, and its standbys, all at the same position.
@@ -97,7 +121,16 @@ pub(super) fn world_of(policy: Policy) -> World {
             sync: is_primary.then(SyncNames::default),
             is_fenced: false,
         };
-        let node = Node { life: Life::Runs, seen, starved: None, stuck: BTreeSet::new(), refuses: BTreeSet::new() };
+        let agent = policy.nodes[name].has_agent.then(|| Agent {
+            server: Server::Running,
+            data: None,
+            epoch: Epoch(0),
+            step: None,
+            silent: None,
+            deed: Deed::default(),
+        });
+        let (stuck, refuses) = (BTreeSet::new(), BTreeSet::new());
+        let node = Node { life: Life::Runs, seen, starved: None, stuck, refuses, agent };
         (name.clone(), node)
     };
     World {
@@ -115,6 +148,7 @@ pub(super) fn world_of(policy: Policy) -> World {
         script: Vec::new(),
         opened: BTreeMap::new(),
         notes: Vec::new(),
+        repairs: Vec::new(),
     }
 }
 
@@ -180,6 +214,119 @@ impl World {
                 other.seen.receiver = None;
             }
         }
+    }
+
+    /// The server dies, and its agent goes by the record before it starts a primary again.
+    pub fn kill_under_agent(&mut self, name: &str) {
+        self.kill(name);
+        let reason = "the record names another as the primary".to_string();
+        self.agent(name).server = Server::Waiting { reason };
+    }
+
+    /// There is nothing on its disk any more.
+    pub fn wipe(&mut self, name: &str) {
+        self.note(format!("the disk of {name} is wiped"));
+        self.node(name).life = Life::Refuses;
+        let agent = self.agent(name);
+        agent.server = Server::Waiting { reason: "there is no data".into() };
+        agent.data = Some(Data::Absent);
+    }
+
+    pub fn agent(&mut self, name: &str) -> &mut Agent {
+        self.node(name).agent.as_mut().expect("an agent beside it")
+    }
+
+    pub fn account(&self, name: &str) -> NodeAccount {
+        self.brain.picture().nodes[&id(name)].clone()
+    }
+
+    fn report(&self, node: &NodeId) -> Option<Result<Report, String>> {
+        let it = &self.nodes[node];
+        let agent = it.agent.as_ref()?;
+        if let Some(reason) = &agent.silent {
+            return Some(Err(reason.clone()));
+        }
+        let shown = Data::Present {
+            system_identifier: it.seen.system_identifier,
+            timeline: it.seen.timeline,
+            is_standby: it.seen.is_in_recovery,
+            is_clean: false,
+            checkpoint: it.seen.lsn,
+        };
+        let under_way =
+            self.jobs.iter().find(|(_, _, _, job)| matches!(job, Job::Rejoin { node: on, .. } if on == node));
+        let doing = under_way.map(|(_, id, epoch, _)| Doing {
+            epoch: *epoch,
+            id: id.0.to_string(),
+            task: "rejoin".into(),
+            since: 0,
+            step: agent.step.clone().unwrap_or_default(),
+        });
+        Some(Ok(Report {
+            node: node.clone(),
+            epoch: agent.epoch,
+            server: agent.server.clone(),
+            data: agent.data.clone().unwrap_or(shown),
+            doing,
+            done: None,
+            kept: Vec::new(),
+            trouble: String::new(),
+        }))
+    }
+
+    /// What agents do does not need a server that runs.
+    fn carry_out_by_agent(&mut self, epoch: Epoch, job: &Job) -> Option<Result<Answer, Failure>> {
+        let (name, node) = name_of(job);
+        let (name, node) = (name, node.clone());
+        let refused = |kind, reason: &str| Some(Err(Failure { kind, reason: reason.into() }));
+        let it = &self.nodes[&node];
+        if it.stuck.contains(name) {
+            return None;
+        }
+        if it.agent.as_ref().is_none_or(|agent| agent.silent.is_some()) {
+            return refused(FailureKind::Unreachable, "its agent does not answer");
+        }
+        if it.refuses.contains(name) {
+            return refused(FailureKind::Refused, "it will not");
+        }
+        let leader = match job {
+            Job::Rejoin { primary, .. } => Some(self.nodes[primary].seen.clone()),
+            _ => None,
+        };
+        let it = self.nodes.get_mut(&node)?;
+        let agent = it.agent.as_mut()?;
+        agent.epoch = agent.epoch.max(epoch);
+        match job {
+            Job::Stop { .. } => (it.life, agent.server) = (Life::Refuses, Server::Stopped),
+            Job::Start { .. } | Job::Restart { .. } => {
+                (it.life, agent.server) = (Life::Runs, Server::Running);
+                it.seen.incarnation += 1;
+            }
+            Job::Initialise { .. } => {
+                (it.life, agent.server, agent.data) = (Life::Runs, Server::Running, None);
+                it.seen.is_in_recovery = false;
+                (it.seen.receiver, it.seen.follows) = (None, None);
+                it.seen.sync = Some(SyncNames::default());
+            }
+            Job::Rejoin { primary, .. } => {
+                let leader = leader?;
+                (it.life, agent.server, agent.data) = (Life::Runs, Server::Running, None);
+                let receiver = Receiver { from: Some(primary.clone()), fed_ago: Millis(1), quiet: Millis(2500) };
+                it.seen = Observation {
+                    is_in_recovery: true,
+                    receiver: Some(receiver),
+                    follows: Some(primary.clone()),
+                    incarnation: it.seen.incarnation + 1,
+                    senders: Vec::new(),
+                    sync: None,
+                    recruited_for: None,
+                    is_fenced: false,
+                    ..leader
+                };
+            }
+            _ => unreachable!("{job:?} is not an agent's"),
+        }
+        Some(Ok(Answer::Agent(self.nodes[&node].agent.as_ref()?.deed.clone())))
     }
 
     pub fn freeze(&mut self, name: &str) {
@@ -262,6 +409,13 @@ impl World {
                 self.probe(node);
             }
             self.beat();
+        }
+        if now.is_multiple_of(500) {
+            for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
+                if let Some(report) = self.report(&node) {
+                    self.tell(Event::Agent { node, report: report.map(Box::new) });
+                }
+            }
         }
         let (asked, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.probes).into_iter().partition(|(_, at)| *at <= now);
@@ -354,6 +508,9 @@ impl World {
 
     fn carry_out(&mut self, epoch: Epoch, job: &Job) -> Option<Result<Answer, Failure>> {
         let (name, node) = name_of(job);
+        if matches!(name, "stop" | "start" | "restart" | "rejoin" | "initialise") {
+            return self.carry_out_by_agent(epoch, job);
+        }
         let it = self.nodes.get(node)?;
         if it.life != Life::Runs || self.unseen.contains(node) {
             let failure = Failure { kind: FailureKind::Unreachable, reason: "no connection".into() };
@@ -394,7 +551,7 @@ impl World {
             | Job::Start { .. }
             | Job::Restart { .. }
             | Job::Rejoin { .. }
-            | Job::Initialise { .. } => Answer::Agent(Default::default()),
+            | Job::Initialise { .. } => unreachable!("{job:?} is an agent's"),
             Job::Settle { .. } => Answer::Settled { replayed: it.seen.replayed, last_epoch: it.seen.last_epoch },
             Job::Promote { node, sync } => {
                 let seen = &mut self.nodes.get_mut(node)?.seen;
@@ -473,12 +630,17 @@ impl World {
             }
             Action::Do { id, epoch, job } => {
                 let stored = self.stored.as_ref().map(|record| record.epoch);
-                assert_eq!(stored, Some(epoch), "{job:?}: nothing is done for an epoch that is not stored");
+                let begins = stored.is_none() && matches!(job, Job::Initialise { .. } | Job::Start { .. });
+                assert!(stored == Some(epoch) || begins, "{job:?}: nothing is done for an epoch that is not stored");
                 let (name, node) = name_of(&job);
                 let more = match &job {
                     Job::Promote { sync, .. } | Job::SetSync { sync, .. } => format!(", sync {}", sync_text(sync)),
                     Job::Follow { primary, .. } => format!(" {primary}"),
                     Job::Level { from, until, .. } => format!(" from {from} until {until}"),
+                    Job::Rejoin { primary, repair, reason, .. } => {
+                        format!(" {primary} ({}): {reason}", repair.as_str())
+                    }
+                    Job::Stop { how, .. } => format!(" {how:?}").to_lowercase(),
                     _ => String::new(),
                 };
                 let line = format!("{name} {node}{more}");
@@ -499,7 +661,12 @@ impl World {
                 format!("open {epoch} {primary} timeline {}", timeline.0)
             }
             Action::Publish(Lead::Draining { epoch, reason }) => format!("draining {epoch}: {reason}"),
-            Action::NoteRepair(note) => format!("note {} of {}", note.repair, note.node),
+            Action::NoteRepair(note) => {
+                let failed = if note.failure.is_empty() { String::new() } else { format!(" failed: {}", note.failure) };
+                let line = format!("note {} of {}{failed}", note.repair, note.node);
+                self.repairs.push(*note);
+                line
+            }
             Action::Note(note) => {
                 let line = format!("note {} {}: {:?} to {}", note.epoch, note.kind, note.from, note.to);
                 self.notes.push(*note);
