@@ -35,7 +35,8 @@ pub enum Action {
     Publish(Lead),
     /// To be kept as history, in the store and in the database.
     Note(Box<Note>),
-    /// Likewise, of a node that was made a standby again, or could not be.
+    /// Likewise in the store, of a node that was made a standby again, or could not be. The table in the database has a row for
+    /// each epoch only.
     NoteRepair(Box<RepairNote>),
     Answer {
         id: CommandId,

@@ -82,7 +82,7 @@ impl Brain {
         let is_new = adopting.floor == Epoch(0)
             && heard.len() == self.nodes.len()
             && heard.values().all(|report| report.epoch == Epoch(0) && report.doing.is_none())
-            && !self.only_watches();
+            && !self.policy.only_watches();
         let failure = |brain: &Brain, node: &NodeId| {
             let failure = brain.mending.get(node).and_then(|mending| mending.failure.clone());
             failure.map_or(String::new(), |failure| format!(": {failure}"))

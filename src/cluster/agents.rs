@@ -7,7 +7,7 @@ use super::event::CommandId;
 use super::jobs::Retry;
 use super::mode::{Adopting, Mode};
 use super::{Answer, Brain, Failure, Job, Lead, NodePolicy, Phase, Record};
-use crate::types::{Durability, Epoch, NodeId};
+use crate::types::{Epoch, NodeId};
 
 /// What was said so long ago says nothing of now. Agents are asked twice a second.
 const FRESH_MS: u64 = 5000;
@@ -75,11 +75,6 @@ impl Brain {
         is_ours || doing.is_some_and(|doing| doing.task == "rejoin")
     }
 
-    /// Who only watches has nothing done to nodes of its own accord: any number may watch one cluster.
-    pub(super) fn only_watches(&self) -> bool {
-        !self.policy.automatic && self.policy.durability == Durability::Async
-    }
-
     // --- stop and start -----------------------------------------------------------------------------------------------
 
     /// Best effort, and nobody waits for it: another is about to be promoted, and this one may still serve whoever speaks to it
@@ -126,7 +121,7 @@ impl Brain {
             report.server == Server::Stopped && report.doing.is_none() && matches!(report.data, Data::Present { .. })
         });
         let is_maintained = self.record.as_ref().is_some_and(|record| record.maintenance.contains(node));
-        if !is_stopped || is_maintained || self.only_watches() || self.is_at_work(node) {
+        if !is_stopped || is_maintained || self.policy.only_watches() || self.is_at_work(node) {
             return;
         }
         if self.may_try(&Retry::Start(node.clone())) {

@@ -40,6 +40,14 @@ pub struct Policy {
     pub nodes: BTreeMap<NodeId, NodePolicy>,
 }
 
+impl Policy {
+    /// With `failover.automatic = false` and asynchronous commits pgbaton follows what people do, and has nothing done to nodes
+    /// unless it is ordered to: any number may watch one cluster.
+    pub fn only_watches(&self) -> bool {
+        !self.automatic && self.durability == Durability::Async
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodePolicy {
     /// Higher is preferred among equals; 0: never promoted.

@@ -5,12 +5,14 @@
 //! history only looks like the primary's ([`Record::given_up`]) that nothing but a copy will do. What fails is tried again after
 //! growing pauses, and stays visible until it has worked.
 
-use super::agent::{Data, Deed, Repair, Server};
+use super::agent::{Data, Deed, Outcome, Repair, Server};
 use super::brain::after;
 use super::event::CommandId;
 use super::mode::Mode;
 use super::nodes::Known;
-use super::{Action, Answer, Brain, Failure, Job, Lead, NodeState, Observation, Phase, Record, RepairNote};
+use super::{
+    Action, Answer, Brain, Failure, FailureKind, Job, Lead, NodeState, Observation, Phase, Record, RepairNote,
+};
 use crate::types::{Millis, NodeId, Timeline};
 
 /// Copies load the primary and the network.
@@ -31,6 +33,8 @@ const RELAPSE_MS: u64 = 30_000;
 pub(super) struct Mending {
     /// When the order under way was given, and why.
     began: Option<(Millis, String)>,
+    /// An order under way that was not given here, by its id.
+    awaited: Option<String>,
     failures: u64,
     /// Why the last one failed, if it did.
     pub failure: Option<String>,
@@ -62,11 +66,12 @@ impl Brain {
             if !self.has_agent(&node) || node == record.primary || record.maintenance.contains(&node) {
                 continue;
             }
+            self.see_others_order(&record, &node);
             match self.need(&record, &node) {
                 Need::Nothing => self.see_well(&record, &node),
                 Need::NotOurs(why) => self.say_once(&format!("mend {node}"), format!("{node} {why}")),
                 Need::Start => self.start_if_stopped(&node),
-                Need::Rejoin { repair, why } if self.policy.rejoins && !self.only_watches() => {
+                Need::Rejoin { repair, why } if self.policy.rejoins && !self.policy.only_watches() => {
                     self.rejoin_when_due(&record, node, repair, why);
                 }
                 Need::Rejoin { why, .. } => self.say_once(
@@ -188,7 +193,8 @@ impl Brain {
         if from == Some(&record.primary) && known.unstreamed.is_none() && !self.is_at_work(node) {
             self.said.remove(&format!("mend {node}"));
             if let Some(mending) = self.mending.get_mut(node) {
-                *mending = Mending { mended: mending.mended, ..Mending::default() };
+                let Mending { began, awaited, mended, .. } = mending.clone();
+                *mending = Mending { began, awaited, mended, ..Mending::default() };
             }
         }
     }
@@ -221,6 +227,30 @@ impl Brain {
         self.mending.entry(node.clone()).or_default().began = Some((self.now, why.clone()));
         let system_identifier = record.system_identifier;
         self.start(Job::Rejoin { node, primary, system_identifier, repair, reason: why });
+    }
+
+    /// A pgbaton before this one has ordered it. It is waited for, and has its place in the history.
+    fn see_others_order(&mut self, record: &Record, node: &NodeId) {
+        let Some(report) = self.report(node).filter(|_| !self.is_at_work(node)) else { return };
+        let awaited = self.mending.get(node).and_then(|mending| mending.awaited.clone());
+        let doing = report.doing.clone().filter(|doing| doing.task == "rejoin" && doing.epoch == record.epoch);
+        let done = report.done.clone().filter(|done| Some(&done.id) == awaited.as_ref());
+        if let Some(doing) = doing {
+            if awaited.as_ref() != Some(&doing.id) {
+                let mending = self.mending.entry(node.clone()).or_default();
+                mending.awaited = Some(doing.id);
+                mending.began = Some((self.now, "was ordered before this pgbaton was started".into()));
+            }
+        } else if let Some(done) = done {
+            let mending = self.mending.entry(node.clone()).or_default();
+            mending.awaited = None;
+            let why = mending.began.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
+            let result = match done.outcome {
+                Outcome::Well(deed) => Ok(Answer::Agent(deed)),
+                Outcome::Failed { reason, .. } => Err(Failure { kind: FailureKind::Refused, reason }),
+            };
+            self.rejoined(node, record.primary.clone(), Repair::Auto, why, result);
+        }
     }
 
     pub(super) fn rejoined(
@@ -365,7 +395,7 @@ impl Brain {
         let (why, is_ordered) = match self.need(record, node) {
             Need::Nothing | Need::Start => return None,
             Need::NotOurs(why) => return Some((apart, why)),
-            Need::Rejoin { why, .. } => (why, self.policy.rejoins && !self.only_watches()),
+            Need::Rejoin { why, .. } => (why, self.policy.rejoins && !self.policy.only_watches()),
         };
         let mending = self.mending.get(node);
         Some(match mending.and_then(|mending| mending.failure.as_ref()) {

@@ -27,7 +27,7 @@ use crate::cluster::{
 use crate::coord::Embedded;
 use crate::monitor::{Monitor, MonitorConfig, Seen};
 use crate::node::Control;
-use crate::types::{Durability, Epoch, Millis, NodeId, Topology};
+use crate::types::{Epoch, Millis, NodeId, Topology};
 use ledger::Ledger;
 use views::Views;
 
@@ -389,10 +389,8 @@ impl Driver {
         self.jobs.insert(id, task.abort_handle());
     }
 
-    /// With `failover.automatic = false` and asynchronous commits pgbaton follows what people do, and writes nothing to nodes
-    /// unless it is ordered to.
     fn only_watches(&self) -> bool {
-        !self.policy.automatic && self.policy.durability == Durability::Async
+        self.policy.only_watches()
     }
 
     fn publish(&mut self, lead: Lead) {

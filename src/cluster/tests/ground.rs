@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::agent::{Data, Deed, Doing, Report, Server};
+use crate::cluster::agent::{Data, Deed, Doing, Done, Report, Server};
 use crate::cluster::*;
 use crate::types::{Durability, Epoch, Lsn, Millis, NodeId, Timeline};
 
@@ -43,6 +43,9 @@ pub(super) struct Agent {
     pub data: Option<Data>,
     pub epoch: Epoch,
     pub step: Option<String>,
+    /// Of an order that was given before pgbaton was started.
+    pub doing: Option<Doing>,
+    pub done: Option<Done>,
     /// Why it does not answer.
     pub silent: Option<String>,
     /// What the next rejoin amounts to.
@@ -126,6 +129,8 @@ pub(super) fn world_of(policy: Policy) -> World {
             data: None,
             epoch: Epoch(0),
             step: None,
+            doing: None,
+            done: None,
             silent: None,
             deed: Deed::default(),
         });
@@ -267,8 +272,8 @@ impl World {
             epoch: agent.epoch,
             server: agent.server.clone(),
             data: agent.data.clone().unwrap_or(shown),
-            doing,
-            done: None,
+            doing: doing.or(agent.doing.clone()),
+            done: agent.done.clone(),
             kept: Vec::new(),
             trouble: String::new(),
         }))

@@ -1,7 +1,7 @@
 //! Nodes come back as standbys, by their agents, and a cluster begins where there is none.
 
 use super::ground::*;
-use crate::cluster::agent::{Data, Deed, Diverged, Repair, Server};
+use crate::cluster::agent::{Data, Deed, Diverged, Doing, Done, Outcome, Repair, Server};
 use crate::cluster::*;
 use crate::types::Durability::{Async, Quorum};
 use crate::types::{Epoch, Lsn, Timeline};
@@ -101,13 +101,29 @@ fn a_wiped_disk_and_a_new_node_are_filled_and_the_step_is_shown() {
     world.node("n2").stuck.clear();
     world.run(1000);
     assert_script(&world.orders(), "note auto of n2\nrejoin n4 n1 (auto): has no data");
-    // pgbaton dies; the agents go on, and nothing is ordered twice.
+}
+
+#[test]
+fn what_was_ordered_before_a_restart_is_waited_for() {
+    let mut world = world_with_agents(Async, &["n1", "n2"]).start();
+    world.wipe("n2");
+    let (epoch, order, task) = (Epoch(1), "7-3".to_string(), "rejoin".to_string());
+    let step = "copying n1: 7 %".to_string();
+    world.agent("n2").doing =
+        Some(Doing { epoch, id: order.clone(), task: task.clone(), since: 0, step: step.clone() });
     let policy = world.brain.policy.clone();
     world.restart(policy);
-    world.node("n3").stuck.clear();
-    world.node("n4").stuck.clear();
-    world.run(3000);
-    assert_eq!(world.account("n3").state, NodeState::Running);
+    world.run(20_000);
+    assert!(!world.orders().contains("rejoin"));
+    assert_eq!(world.account("n2").reason, step);
+    let deed = Deed { repair: Some(Repair::Rebuild), ..Deed::default() };
+    let agent = world.agent("n2");
+    (agent.doing, agent.data, agent.server) = (None, None, Server::Running);
+    agent.done = Some(Done { epoch, id: order, task, took_ms: 9, outcome: Outcome::Well(deed) });
+    world.revive("n2", true);
+    world.run(2000);
+    assert_script(&world.orders(), "-- n2 is back\nnote rebuild of n2");
+    assert_eq!(world.account("n2").state, NodeState::Running);
 }
 
 #[test]
