@@ -38,7 +38,6 @@ fn record(epoch: u64) -> Record {
         since: 1_790_000_000_000,
         paused: false,
         maintenance: Default::default(),
-        given_up: Default::default(),
     }
 }
 

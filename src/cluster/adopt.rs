@@ -154,7 +154,6 @@ impl Brain {
             since: self.unix(self.now),
             paused: false,
             maintenance: Default::default(),
-            given_up: Default::default(),
         };
         let mut change = Change::new("adoption", cause.clone(), None, self.now);
         change.closed = self.closed_since.unwrap_or(self.now);

@@ -216,7 +216,7 @@ impl Brain {
             }
             (_, fails) => fails,
         };
-        known.learn(self.now, sight, &self.policy);
+        known.learn(self.now, sight, self.highest, &self.policy);
         self.learn_from_primary(&node);
     }
 

@@ -4,7 +4,7 @@
 
 use super::agent::{Data, Report, Server};
 use super::{Observation, Policy, Sight, Symptom};
-use crate::types::{Millis, NodeId, Timeline};
+use crate::types::{Lsn, Millis, NodeId, Timeline};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -28,8 +28,18 @@ pub(super) struct Known {
     pub is_foreign: bool,
     /// What its agent last said, and when; `Err`: why it did not answer.
     pub agent: Option<(Millis, Result<Report, String>)>,
+    /// Since when, as a standby that lacks something, it has replayed nothing.
+    pub still: Option<Still>,
     /// Since when its server does not come up although it has a standby's data, and nothing is asked of its agent.
     pub stuck_since: Option<Millis>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Still {
+    pub since: Millis,
+    pub replayed: Lsn,
+    /// How often its receiver has gone since then.
+    pub losses: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -76,12 +86,12 @@ impl Known {
         self.trouble.as_ref().is_some_and(|trouble| trouble.reached.is_some())
     }
 
-    pub fn learn(&mut self, now: Millis, sight: Sight, policy: &Policy) {
+    /// `highest`: how far its primary is known to be.
+    pub fn learn(&mut self, now: Millis, sight: Sight, highest: Lsn, policy: &Policy) {
         self.looked = Some(now);
         self.asked = None;
         match sight {
             Sight::Answers(what) => {
-                self.trouble = None;
                 self.unfed_since = match what.is_in_recovery && what.receiver.is_none() {
                     true => self.unfed_since.or(Some(now)),
                     false => None,
@@ -89,10 +99,25 @@ impl Known {
                 if let Some(from) = what.receiver.as_ref().and_then(|receiver| receiver.from.clone()) {
                     self.received_from = Some((from, what.timeline));
                 }
+                self.learn_replay(now, &what, highest);
                 self.seen = Some(Sighting { at: now, what: *what });
+                self.trouble = None;
             }
             Sight::Fails(symptom, text) => self.miss(now, symptom, text, policy),
         }
+    }
+
+    /// Where replay is paused, delayed or blocked, the receiver stays; where the log it gets does not fit its own, it comes and
+    /// goes.
+    fn learn_replay(&mut self, now: Millis, what: &Observation, highest: Lsn) {
+        let had_receiver = self.answers().is_some_and(|before| before.receiver.is_some());
+        let is_lost = had_receiver && what.receiver.is_none();
+        let is_behind = what.is_in_recovery && what.replayed < highest;
+        let same = self.still.take().filter(|still| still.replayed == what.replayed);
+        self.still = is_behind.then(|| match same {
+            Some(still) => Still { losses: still.losses + u32::from(is_lost), ..still },
+            None => Still { since: now, replayed: what.replayed, losses: 0 },
+        });
     }
 
     fn miss(&mut self, now: Millis, symptom: Symptom, text: String, policy: &Policy) {

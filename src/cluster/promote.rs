@@ -150,10 +150,6 @@ impl Brain {
             written: if row == Row::Written { record.epoch } else { record.written },
             ..record.clone()
         };
-        // Its timeline is that of the record now.
-        let given_up = stable.given_up.iter().filter(|(node, _)| **node != stable.primary);
-        let given_up = given_up.map(|(node, timeline)| (node.clone(), *timeline)).collect();
-        let stable = Record { given_up, ..stable };
         self.say(false, format!("{} can commit; epoch {} is stored as stable", stable.primary, stable.epoch));
         self.store(stable);
     }

@@ -1,6 +1,6 @@
 //! The record: the one value that says whose epoch it is. Written to the store before anything is done on the strength of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +68,6 @@ pub struct Record {
     /// Nodes that are neither voted with, promoted nor read from, at an operator's wish.
     #[serde(default)]
     pub maintenance: BTreeSet<NodeId>,
-    /// Who was to be promoted and was given up before it took writes, and from which timeline. What such a node has beyond that
-    /// one may have the number of another's timeline, which PostgreSQL's own tools take for the same.
-    #[serde(default)]
-    pub given_up: BTreeMap<NodeId, Timeline>,
 }
 
 impl Record {

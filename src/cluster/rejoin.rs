@@ -1,15 +1,15 @@
 //! Nodes that are no standby of the primary are made one again by their agents: as they are, by a rewind, or by a copy of
 //! everything.
 //!
-//! Which way it goes the agent decides, who sees the data; the brain says whether it has to be, and where it knows that a
-//! history only looks like the primary's ([`Record::given_up`]) that nothing but a copy will do. What fails is tried again after
-//! growing pauses, and stays visible until it has worked.
+//! Which way it goes the agent decides, who sees the data; the brain says whether it has to be, and that nothing but a copy
+//! will do where it knows that a timeline only has the number of the primary's. What fails is tried again after growing pauses,
+//! and stays visible until it has worked.
 
 use super::agent::{Data, Deed, Outcome, Repair, Server};
 use super::brain::after;
 use super::event::CommandId;
 use super::mode::Mode;
-use super::nodes::Known;
+use super::nodes::{Known, Still};
 use super::{
     Action, Answer, Brain, Failure, FailureKind, Job, Lead, NodeState, Observation, Phase, Record, RepairNote,
 };
@@ -23,10 +23,10 @@ const LAST_PAUSE_MS: u64 = 60_000;
 const SETTLE_MS: u64 = 1000;
 /// A standby that follows and is not streamed to may be connecting, or between two tries, for so long.
 const UNSTREAMED_MS: u64 = 10_000;
-/// And a server with a standby's data may be waited for so long that does not come up.
+/// And a server with a standby's data may be waited for so long that does not come up, or replays nothing.
 const STUCK_MS: u64 = 15_000;
-/// Who falls behind again so soon after it was made a standby was not mended by that.
-const RELAPSE_MS: u64 = 30_000;
+/// A receiver that is lost so often while nothing is replayed gets what does not fit.
+const STUCK_LOSSES: u32 = 3;
 
 /// How it goes with one node.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,6 @@ pub(super) struct Mending {
     /// Why the last one failed, if it did.
     pub failure: Option<String>,
     again: Option<Millis>,
-    mended: Option<(Millis, Option<Repair>)>,
     /// The failure that is in the history already.
     noted: Option<String>,
 }
@@ -61,7 +60,6 @@ impl Brain {
     /// While the primary of the record takes writes.
     pub(super) fn mend(&mut self) {
         let Some(record) = self.mended_by().cloned() else { return };
-        self.forgive(&record);
         for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
             if !self.has_agent(&node) || node == record.primary || record.maintenance.contains(&node) {
                 continue;
@@ -114,7 +112,7 @@ impl Brain {
                         "is a primary of the past (timeline {}); {primary} is that of epoch {}",
                         seen.timeline.0, record.epoch
                     );
-                    self.need_of_former(record, node, seen.timeline, why)
+                    self.need_of_former(record, seen.timeline, why)
                 }
             };
         }
@@ -131,7 +129,7 @@ impl Brain {
             }
             (Data::Present { is_standby: false, timeline, .. }, _) => {
                 let why = format!("has the data of a primary of the past (timeline {})", timeline.0);
-                self.need_of_former(record, node, *timeline, why)
+                self.need_of_former(record, *timeline, why)
             }
             (Data::Present { .. }, Server::Waiting { reason }) if stuck => {
                 Need::Rejoin { repair: Repair::Auto, why: format!("does not start: {reason}") }
@@ -142,9 +140,8 @@ impl Brain {
     }
 
     /// Of one that was a primary itself: nobody else's timeline can be its own, so one of the same number is another.
-    fn need_of_former(&self, record: &Record, node: &NodeId, timeline: Timeline, why: String) -> Need {
-        let given_up = record.given_up.get(node).is_some_and(|left| timeline > *left);
-        if timeline == record.timeline || given_up {
+    fn need_of_former(&self, record: &Record, timeline: Timeline, why: String) -> Need {
+        if timeline == record.timeline {
             let why = format!("{why}, which is another than the cluster's of that number");
             return Need::Rejoin { repair: Repair::Rebuild, why };
         }
@@ -155,36 +152,20 @@ impl Brain {
         if let Err(unfit) = self.may_follow(record, node, seen) {
             return Need::Rejoin { repair: unfit.repair, why: unfit.reason };
         }
-        let is_told = seen.follows.as_ref() == Some(&record.primary);
-        let is_left = |(since, times): (Millis, u32)| times > 3 && after(since, UNSTREAMED_MS) <= self.now;
-        if !is_told || !known.unstreamed.is_some_and(is_left) {
+        let primary = &record.primary;
+        if seen.follows.as_ref() != Some(primary) {
             return Need::Nothing;
         }
-        let why = format!("follows {} and has not been streamed to for {} s", record.primary, UNSTREAMED_MS / 1000);
-        let mended = self.mending.get(node).and_then(|mending| mending.mended);
-        match mended.filter(|(at, _)| self.now < after(*at, RELAPSE_MS)) {
-            Some((_, Some(repair))) if repair != Repair::Rebuild => {
-                let why = format!("{why}, again after it was made a standby ({})", repair.as_str());
-                Need::Rejoin { repair: Repair::Rebuild, why }
-            }
-            _ => Need::Rejoin { repair: Repair::Auto, why },
-        }
-    }
-
-    /// Who has replayed the row of this epoch has its history, whatever was on it before.
-    fn forgive(&mut self, record: &Record) {
-        let has_row = |node: &NodeId| {
-            let seen = self.known(node).and_then(Known::answers);
-            seen.is_some_and(|seen| {
-                let is_ours = seen.is_in_recovery && seen.timeline == record.timeline;
-                is_ours && record.written == record.epoch && seen.last_epoch == Some(record.epoch)
-            })
+        let is_left = |(since, times): (Millis, u32)| times > 3 && after(since, UNSTREAMED_MS) <= self.now;
+        let is_stuck = |still: &Still| still.losses >= STUCK_LOSSES && after(still.since, STUCK_MS) <= self.now;
+        let why = if known.unstreamed.is_some_and(is_left) {
+            format!("follows {primary} and has not been streamed to for {} s", UNSTREAMED_MS / 1000)
+        } else if known.still.as_ref().is_some_and(is_stuck) {
+            format!("follows {primary}, loses it again and again and replays nothing")
+        } else {
+            return Need::Nothing;
         };
-        let left = record.given_up.iter().filter(|(node, _)| !has_row(node));
-        let given_up: std::collections::BTreeMap<_, _> = left.map(|(node, at)| (node.clone(), *at)).collect();
-        if given_up != record.given_up && self.pending.is_none() {
-            self.store(Record { given_up, ..record.clone() });
-        }
+        Need::Rejoin { repair: Repair::Auto, why }
     }
 
     fn see_well(&mut self, record: &Record, node: &NodeId) {
@@ -193,8 +174,8 @@ impl Brain {
         if from == Some(&record.primary) && known.unstreamed.is_none() && !self.is_at_work(node) {
             self.said.remove(&format!("mend {node}"));
             if let Some(mending) = self.mending.get_mut(node) {
-                let Mending { began, awaited, mended, .. } = mending.clone();
-                *mending = Mending { began, awaited, mended, ..Mending::default() };
+                let Mending { began, awaited, .. } = mending.clone();
+                *mending = Mending { began, awaited, ..Mending::default() };
             }
         }
     }
@@ -271,11 +252,10 @@ impl Brain {
         };
         if failure.is_empty() {
             let way = deed.repair.unwrap_or(repair);
-            *mending =
-                Mending { again: Some(after(now, SETTLE_MS)), mended: Some((now, Some(way))), ..Mending::default() };
+            *mending = Mending { again: Some(after(now, SETTLE_MS)), ..Mending::default() };
             if let Some(known) = self.nodes.get_mut(node) {
                 known.followed = Some(primary.clone());
-                known.unstreamed = None;
+                (known.unstreamed, known.still) = (None, None);
             }
             let lost = deed.diverged.as_ref().map_or(String::new(), |its| {
                 let commits = its.commits.map_or("an unknown number of".into(), |count| count.to_string());

@@ -134,11 +134,7 @@ impl Brain {
 
     /// A new epoch: nobody takes writes from now on, and when that is stored, nodes may be touched for it.
     pub(super) fn begin(&mut self, change: Change, is_in_place: bool) {
-        let Some(mut record) = self.record.clone() else { return };
-        if record.phase == Phase::Promoting && record.fork_lsn.is_some() {
-            record.given_up.insert(record.primary.clone(), record.timeline);
-        }
-        let record = record.before_loss();
+        let Some(record) = self.record.clone().map(Record::before_loss) else { return };
         let record = Record {
             epoch: record.epoch.next(),
             phase: Phase::Recruiting,
