@@ -5,16 +5,17 @@
 
 pub mod positions;
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cluster::{Sight, Symptom};
-use crate::types::NodeId;
+use crate::types::{NodeAddress, NodeId};
 
 /// Shortest time between two looks at a node, however often one is asked for.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -31,29 +32,51 @@ pub struct MonitorConfig {
 #[derive(Debug)]
 pub struct Seen {
     pub node: NodeId,
+    /// Where it was looked at: what was seen where a node no longer is says nothing about it.
+    pub address: Arc<NodeAddress>,
     pub sight: Sight,
 }
 
-/// How to have a node looked at before its time.
+/// Which nodes are looked at, and how to have one looked at before its time.
 #[derive(Debug)]
 pub struct Monitor {
-    wakes: Vec<(NodeId, Arc<Notify>)>,
+    wakes: Mutex<Wakes>,
+    changed: Notify,
 }
 
+type Wakes = HashMap<Arc<NodeAddress>, Arc<Notify>>;
+
 impl Monitor {
-    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Monitor {
-        Monitor { wakes: nodes.into_iter().map(|node| (node, Arc::default())).collect() }
+    pub fn new(nodes: impl IntoIterator<Item = Arc<NodeAddress>>) -> Monitor {
+        let wakes = nodes.into_iter().map(|node| (node, Arc::default())).collect();
+        Monitor { wakes: Mutex::new(wakes), changed: Notify::new() }
+    }
+
+    fn wakes(&self) -> MutexGuard<'_, Wakes> {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are looked at from now on, new ones at once.
+    pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Arc<NodeAddress>>) {
+        let mut wakes = self.wakes();
+        let kept = |node| {
+            let wake = wakes.get(&node).cloned().unwrap_or_default();
+            (node, wake)
+        };
+        *wakes = nodes.into_iter().map(kept).collect();
+        drop(wakes);
+        self.changed.notify_one();
     }
 
     /// Has a node looked at at once; if it is being looked at just now, again after that.
     pub fn look(&self, node: &NodeId) {
-        if let Some((_, wake)) = self.wakes.iter().find(|(known, _)| known == node) {
+        for (_, wake) in self.wakes().iter().filter(|(known, _)| known.id == *node) {
             wake.notify_one();
         }
     }
 
     pub fn look_at_all(&self) {
-        for (_, wake) in &self.wakes {
+        for wake in self.wakes().values() {
             wake.notify_one();
         }
     }
@@ -61,24 +84,53 @@ impl Monitor {
     /// Looks at all nodes for as long as somebody listens. `ask` asks one node.
     pub async fn run<P, F>(&self, config: MonitorConfig, tell: mpsc::Sender<Seen>, ask: P)
     where
-        P: Fn(NodeId) -> F + Clone + Send + 'static,
+        P: Fn(NodeId) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Sight> + Send + 'static,
     {
-        let mut nodes = JoinSet::new();
-        for (node, wake) in &self.wakes {
-            nodes.spawn(watch(node.clone(), wake.clone(), config, tell.clone(), ask.clone()));
+        let mut watched = Watched(HashMap::new());
+        loop {
+            let wakes = self.wakes().clone();
+            watched.0.retain(|node, task| {
+                let is_known = wakes.contains_key(node);
+                if !is_known {
+                    task.abort();
+                }
+                is_known
+            });
+            for (node, wake) in wakes {
+                watched.0.entry(node.clone()).or_insert_with(|| {
+                    tokio::spawn(watch(node, wake, config, tell.clone(), ask.clone())).abort_handle()
+                });
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = tell.closed() => return,
+            }
         }
-        drop(tell);
-        while nodes.join_next().await.is_some() {}
     }
 }
 
-async fn watch<P, F>(node: NodeId, wake: Arc<Notify>, config: MonitorConfig, tell: mpsc::Sender<Seen>, ask: P)
-where
+/// Who watches each node, for as long as this is there.
+struct Watched(HashMap<Arc<NodeAddress>, AbortHandle>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.values().for_each(AbortHandle::abort);
+    }
+}
+
+async fn watch<P, F>(
+    address: Arc<NodeAddress>,
+    wake: Arc<Notify>,
+    config: MonitorConfig,
+    tell: mpsc::Sender<Seen>,
+    ask: P,
+) where
     P: Fn(NodeId) -> F,
     F: Future<Output = Sight> + Send + 'static,
 {
     let limit = config.probe_timeout;
+    let node = address.id.clone();
     loop {
         let begun = Instant::now();
         // In a task of its own: a panic in it costs one look.
@@ -91,7 +143,7 @@ where
                 Sight::Fails(Symptom::Rejected, "the probe failed in itself".into())
             }
         };
-        if tell.send(Seen { node: node.clone(), sight }).await.is_err() {
+        if tell.send(Seen { node: node.clone(), address: address.clone(), sight }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -106,12 +158,16 @@ where
 mod tests {
     use super::*;
 
+    fn node(id: &str, port: u16) -> Arc<NodeAddress> {
+        Arc::new(NodeAddress { id: id.into(), host: "h".into(), port })
+    }
+
     #[tokio::test]
     async fn a_hanging_node_does_not_hide_the_others_and_a_wish_does_not_wait() {
         let (tell, mut told) = mpsc::channel(16);
         let config =
             MonitorConfig { probe_interval: Duration::from_secs(3600), probe_timeout: Duration::from_millis(50) };
-        let monitor = Arc::new(Monitor::new(["n1".into(), "n2".into()]));
+        let monitor = Arc::new(Monitor::new([node("n1", 1), node("n2", 1)]));
         let looking = monitor.clone();
         let task = tokio::spawn(async move {
             let ask = |id: NodeId| async move {
@@ -129,6 +185,15 @@ mod tests {
         assert_eq!(seen[1].sight, Sight::Fails(Symptom::Silent, "no answer within 50 ms".into()));
         monitor.look(&"n1".into());
         assert_eq!(&*next().await.node.0, "n1");
+        // Another node, and one that has moved; the third is gone.
+        monitor.set_nodes([node("n1", 1), node("n3", 1)]);
+        assert_eq!(&*next().await.node.0, "n3", "looked at at once");
+        monitor.set_nodes([node("n1", 1), node("n3", 2)]);
+        assert_eq!(next().await.address.port, 2);
+        monitor.look_at_all();
+        let mut both = [next().await.node, next().await.node];
+        both.sort();
+        assert_eq!(both, ["n1".into(), "n3".into()]);
         drop(told);
         timeout(limit, task).await.unwrap().unwrap();
     }

@@ -142,10 +142,18 @@ pub struct NodeAddress {
     pub port: u16,
 }
 
+/// So many addresses of nodes one run of pgbaton can have known: each has its place in the topology for good, so that what
+/// was decided about a place can never be done to another node. At hundreds of bytes each it is a bound against accidents.
+pub const PLACES: usize = 256;
+
 /// One node as last seen by the monitor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeView {
     pub address: NodeAddress,
+    /// It has been removed from the configuration, or is somewhere else now: its place stays empty.
+    pub is_removed: bool,
+    /// An operator has taken it out of use.
+    pub is_in_maintenance: bool,
     pub role: Role,
     pub timeline: Timeline,
     pub lsn: Lsn,
@@ -160,6 +168,8 @@ pub struct NodeView {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Topology {
     pub version: u64,
+    /// Each in its place, also those that were removed ([`Topology::present`] has the others). A place is never given to
+    /// another address.
     pub nodes: Vec<Arc<NodeView>>,
     /// Index into `nodes` of the node that takes writes; `None` while there is none, or while two claim to be it.
     pub primary: Option<usize>,
@@ -170,6 +180,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The nodes that there are, with their places.
+    pub fn present(&self) -> impl Iterator<Item = (usize, &Arc<NodeView>)> {
+        self.nodes.iter().enumerate().filter(|(_, view)| !view.is_removed)
+    }
+
     pub fn primary(&self) -> Option<&Arc<NodeView>> {
         self.primary.and_then(|at| self.nodes.get(at))
     }

@@ -63,9 +63,9 @@ fn what_a_forgotten_follow_still_does_does_not_undo_a_recruit() {
     let slow = {
         let _entered = field.runtime.enter();
         let mut config = ground::control_config(&field.cluster, CONTROL_USER, field.cluster.control_password());
-        for (address, _) in &mut config.nodes {
-            if *address.id.0 == *"n2" {
-                Arc::make_mut(address).port = port;
+        for node in &mut config.nodes {
+            if *node.address.id.0 == *"n2" {
+                Arc::make_mut(&mut node.address).port = port;
             }
         }
         Control::new(config, ground::fixed(&field.cluster))

@@ -156,9 +156,10 @@ fn what_a_server_says_at_the_door_is_told_apart() {
     let runtime = ground::runtime();
     let look = |port: u16, password: &str| {
         let mut config = ground::control_config(&cluster, CONTROL_USER, password);
-        let mut address = (*config.nodes[0].0).clone();
+        let mut address = (*config.nodes[0].address).clone();
         address.port = port;
-        config.nodes = vec![(std::sync::Arc::new(address), Some(Secret::new(password)))];
+        config.nodes[0].address = std::sync::Arc::new(address);
+        config.nodes.truncate(1);
         let sight = runtime.block_on(async { Control::new(config, ground::fixed(&cluster)).observe(&id("n1")).await });
         match sight {
             Sight::Fails(symptom, reason) => {

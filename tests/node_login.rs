@@ -379,7 +379,7 @@ fn logins_survive_a_dead_primary_and_follow_a_promotion() {
     runtime.block_on(async {
         let mut config = control_config(&cluster, CONTROL_USER, cluster.control_password());
         config.probe_timeout = Duration::from_secs(1);
-        let addresses: Vec<_> = config.nodes.iter().map(|(address, _)| address.clone()).collect();
+        let addresses: Vec<_> = config.nodes.iter().map(|node| node.address.clone()).collect();
         let (publish, topology) = watch::channel(Arc::new(driver::unseen(&addresses)));
         let control = Control::new(config, topology);
         let led_by = |primary| {

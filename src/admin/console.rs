@@ -11,7 +11,7 @@ use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::history::{self, History};
-use super::orders::Orders;
+use super::orders::{Orders, Reload};
 use super::tables::{self, Table};
 use crate::cluster;
 use crate::net::Stream;
@@ -41,7 +41,7 @@ pub enum Right {
 pub struct Console {
     pub shared: Arc<Shared>,
     /// Reads the configuration file again; answers with what was applied and what needs a restart.
-    pub reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    pub reload: Reload,
     /// What the control plane believes.
     pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
     /// Every key of the configuration: name, value, default, and whether a reload changes it. Secrets are not among it.
@@ -350,7 +350,7 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
             })?;
             tables::explanation(&explained)
         }
-        Command::Reload => match (console.reload)() {
+        Command::Reload => match (console.reload)().await {
             Ok(report) => Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() },
             Err(error) => return Err(Problem::new("F0000", error)),
         },

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use super::history::{self, Entries, History};
 use super::metrics;
-use super::orders::Orders;
+use super::orders::{Orders, Reload};
 use super::picture::Cluster;
 use crate::auth::Secret;
 use crate::cluster::{self, Availability};
@@ -35,6 +35,7 @@ pub struct Api {
     /// What the control plane believes.
     pub believed: Box<dyn Fn() -> Arc<cluster::Picture> + Send + Sync>,
     pub orders: Orders,
+    pub reload: Reload,
     /// Whether new clients are accepted.
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
@@ -86,7 +87,7 @@ async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) 
 
 async fn unknown() -> Refused {
     let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability; to POST to: /pause, \
-                /resume, /switchover, /failover, /nodes/ID/maintenance, /nodes/ID/rejoin, /nodes/ID/rebuild, /nodes/ID/restart.";
+                /resume, /switchover, /failover, /reload, /nodes/ID/maintenance, /nodes/ID/rejoin, /nodes/ID/rebuild, /nodes/ID/restart.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 

@@ -1,4 +1,4 @@
-//! What an operator orders: `POST /pause`, `/resume`, `/switchover`, `/failover`, `/nodes/ID/maintenance|rejoin|rebuild|restart`.
+//! What an operator orders: `POST /pause`, `/resume`, `/switchover`, `/failover`, `/reload`, `/nodes/ID/maintenance|rejoin|rebuild|restart`.
 //!
 //! An order is answered when it has been carried out or refused, which for a failover takes as long as that does. The body is
 //! JSON and has to say so in its Content-Type: a page in somebody's browser can send a form to this address, but not that.
@@ -19,6 +19,9 @@ use crate::types::NodeId;
 
 /// Gives an order, and tells what came of it: what was done, or why not.
 pub type Orders = Arc<dyn Fn(Command) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
+
+/// Reads the configuration file again: what was applied and what waits for a restart, or why nothing was.
+pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 /// The body of `POST /failover`.
 #[derive(Debug, Deserialize, Serialize)]
@@ -57,6 +60,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/resume", post(resume))
         .route("/switchover", post(switchover))
         .route("/failover", post(failover))
+        .route("/reload", post(reload))
         .route("/nodes/{id}/maintenance", post(maintenance))
         .route("/nodes/{id}/rejoin", post(rejoin))
         .route("/nodes/{id}/rebuild", post(rebuild))
@@ -111,6 +115,14 @@ async fn switchover(
 ) -> Result<Json<Done>, Refused> {
     let Switchover { to } = body(wanted)?;
     order(&api, Command::Switchover { to: to.as_deref().map(NodeId::from) }).await
+}
+
+async fn reload(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
+    check_kind(&headers)?;
+    tracing::info!("a reload was ordered by the admin endpoint");
+    let hint = "Nothing was changed. pgbaton config check -c FILE says what is wrong with a file.";
+    let refused = |reason| Refused::new(StatusCode::CONFLICT, "refused", reason, hint);
+    (api.reload)().await.map(|done| Json(Done { done })).map_err(refused)
 }
 
 async fn failover(

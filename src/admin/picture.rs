@@ -93,7 +93,7 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
     let topology = shared.topology.borrow().clone();
     let view = shared.readers.view();
     let mut nodes = Vec::with_capacity(topology.nodes.len());
-    for (at, seen) in topology.nodes.iter().enumerate() {
+    for (at, seen) in topology.present() {
         // Not there before the nodes have been judged for the first time.
         let reader = view.nodes.get(at);
         let is_primary = topology.primary == Some(at);
@@ -107,11 +107,14 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
             Some(NodeState::Fenced) => "fenced",
             Some(NodeState::Rejoining) => "rejoining",
             Some(NodeState::Maintenance) => "maintenance",
+            // It answers, but not as a node of this cluster does.
+            Some(NodeState::Unknown) if seen.role != Role::Unknown => "unknown",
             _ => state,
         };
         // What the control plane does to a node says more than that it serves no reads.
         let has_own_account = account.is_some_and(|account| {
-            let is_apart = matches!(account.state, NodeState::Fenced | NodeState::Rejoining | NodeState::Maintenance);
+            let is_apart = matches!(account.state, NodeState::Fenced | NodeState::Rejoining | NodeState::Maintenance)
+                || account.state == NodeState::Unknown && seen.role != Role::Unknown;
             is_apart && !account.reason.is_empty()
         });
         let (lag_bytes, lag_ms) = match reader.and_then(|reader| reader.known_lag()) {

@@ -1,14 +1,14 @@
 //! The admin endpoint as the proxy runs it: its socket, opened before anything is started, and what it may see.
 
 use std::net::{TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::watch;
 
-use super::{StartError, listen};
+use super::{Running, StartError, listen};
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
-use crate::admin::orders::Orders;
+use crate::admin::orders::{Orders, Reload};
 use crate::auth::Secret;
 use crate::config::{Config, Listen};
 use crate::driver;
@@ -31,6 +31,7 @@ pub fn api(
     cluster: driver::Handle,
     refused: watch::Receiver<bool>,
     history: History,
+    reload: Reload,
 ) -> Api {
     let token = &config.admin.token;
     let seen = cluster.clone();
@@ -38,11 +39,25 @@ pub fn api(
         shared,
         believed: Box::new(move || seen.picture()),
         orders: orders(cluster),
+        reload,
         cluster: config.cluster.name.clone(),
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
     }
+}
+
+/// Reads the configuration again, once everything is there.
+pub fn reload(whole: Arc<OnceLock<Weak<Running>>>) -> Reload {
+    Arc::new(move || {
+        let running = whole.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            match running {
+                Some(running) => running.reload().await,
+                None => Err("starting, or shutting down".to_owned()),
+            }
+        })
+    })
 }
 
 pub fn orders(cluster: driver::Handle) -> Orders {

@@ -1,13 +1,17 @@
 //! What follows the nodes for the data plane: who may serve reads, how far each node is.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
 
 use crate::node::{Control, NodeError};
 use crate::route::eligible;
 use crate::route::lag::LagRing;
 use crate::session::shared::Shared;
-use crate::types::{Lsn, NodeId};
+use crate::types::{Lsn, NodeAddress};
 
 /// How often the replicas are judged.
 const JUDGE: Duration = Duration::from_millis(100);
@@ -38,12 +42,68 @@ pub(super) async fn judge_replicas(shared: Arc<Shared>) {
     }
 }
 
-/// Asks one node how far it is for as long as the proxy runs.
-pub(super) async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, node: NodeId) {
+/// Asks every node how far it is, also who joins later. One that has been removed is asked for as long as somebody reads from
+/// it, who would not be told otherwise that it has fallen silent; then what is left of it is closed.
+pub(super) async fn ask_positions(control: Control, shared: Arc<Shared>) {
+    let mut asked: HashMap<usize, AbortHandle> = HashMap::new();
+    let mut topology = shared.topology.clone();
+    loop {
+        let now = topology.borrow_and_update().clone();
+        for (at, view) in now.nodes.iter().enumerate() {
+            match (view.is_removed, asked.contains_key(&at)) {
+                (false, false) => {
+                    let task = tokio::spawn(ask_position(control.clone(), shared.clone(), at, view.address.clone()));
+                    asked.insert(at, task.abort_handle());
+                }
+                // Until it has been judged, somebody may choose it.
+                (true, true) if has_judged(&shared, at) => {
+                    shared.pools.retire_at(&view.address);
+                    if !is_read_from(&shared, at)
+                        && let Some(task) = asked.remove(&at)
+                    {
+                        task.abort();
+                        shared.readers.positions.forget(at);
+                        shared.pools.remove(&view.address);
+                    }
+                }
+                _ => {}
+            }
+        }
+        tokio::select! {
+            changed = topology.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(JUDGE) => {}
+        }
+    }
+}
+
+/// Whether sessions know that this place is empty.
+fn has_judged(shared: &Shared, at: usize) -> bool {
+    shared.readers.view().nodes.get(at).is_some_and(|reader| !reader.is_present())
+}
+
+/// Whether a session still has a connection to the node of this place.
+fn is_read_from(shared: &Shared, at: usize) -> bool {
+    shared.readers.view().nodes.get(at).is_some_and(|reader| reader.load.in_use.load(Ordering::Relaxed) > 0)
+}
+
+/// Asks one node how far it is.
+async fn ask_position(control: Control, shared: Arc<Shared>, at: usize, address: NodeAddress) {
+    let node = &address.id;
+    // The node is shown before it can be asked.
+    let gauge = loop {
+        match control.gauge(&address) {
+            Some(gauge) => break gauge,
+            None => tokio::time::sleep(JUDGE).await,
+        }
+    };
     // Since when the end of the log is where it is, and when it was last brought to disk for that.
     let tail = Mutex::new((Lsn(0), Instant::now(), Instant::now()));
     let ask = || async {
-        let position = control.position(&node).await?;
+        let position = gauge.position().await?;
         if position.is_in_recovery {
             return Ok::<_, NodeError>((true, position.lsn));
         }
@@ -60,7 +120,7 @@ pub(super) async fn ask_position(control: Control, shared: Arc<Shared>, at: usiz
             }
             (tail.1, is_stuck)
         };
-        if is_stuck && let Err(error) = control.flush_log(&node).await {
+        if is_stuck && let Err(error) = gauge.flush_log().await {
             tracing::debug!(%node, %error, "the log could not be brought to disk");
         }
         // A commit with synchronous_commit = off is on disk after three times wal_writer_delay at the latest.

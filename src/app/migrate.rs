@@ -44,7 +44,7 @@ pub fn migrate(config: &Config) -> Result<(NodeId, Vec<String>), MigrationError>
 
 async fn run(config: &Config) -> Result<(NodeId, Vec<String>), MigrationError> {
     let control = settings::control(config, settings::node_tls(config)?)?;
-    let addresses: Vec<_> = control.nodes.iter().map(|(address, _)| address.clone()).collect();
+    let addresses: Vec<_> = control.nodes.iter().map(|node| node.address.clone()).collect();
     let database = control.database.clone();
     let (publish, topology) = watch::channel(Arc::new(driver::unseen(&addresses)));
     let control = Control::new(control, topology);

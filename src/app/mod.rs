@@ -14,7 +14,7 @@ mod settings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub struct Running {
     admin_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     config: Mutex<Config>,
+    /// Held while one is going on.
+    reloading: tokio::sync::Mutex<()>,
     config_path: Option<PathBuf>,
     level: Option<LevelHandle>,
     control: Control,
@@ -120,8 +122,9 @@ fn start_with(
     let look_now = Arc::new(Notify::new());
     let control_config = settings::control(&config, node_tls.clone())?;
     let (store, record) = Embedded::open(&config.coordination.path)?;
-    let addresses_of_nodes: Vec<_> = control_config.nodes.iter().map(|(address, _)| address.clone()).collect();
-    let (topology, topology_seen) = watch::channel(Arc::new(driver::unseen(&addresses_of_nodes)));
+    let policy = settings::policy(&config);
+    let nodes = driver::Nodes { reached: control_config.nodes.clone(), policies: policy.nodes.clone() };
+    let (topology, topology_seen) = watch::channel(Arc::new(driver::unseen(&nodes.addresses())));
     let control_runtime = runtime()?;
     let control = {
         // Its connections live in the control plane's runtime, whoever asks.
@@ -153,12 +156,12 @@ fn start_with(
     let said = Arc::new(ArcSwap::from_pointee(settings::overrides(&config)));
     let mut threads = Vec::new();
     let (cluster, drive) = driver::new(driver::Parts {
-        policy: settings::policy(&config),
+        policy,
         monitor: MonitorConfig {
             probe_interval: config.failover.probe_interval,
             probe_timeout: config.failover.probe_timeout,
         },
-        nodes: addresses_of_nodes.iter().map(|address| address.id.clone()).collect(),
+        nodes,
         control: cluster_control,
         store,
         record,
@@ -170,14 +173,15 @@ fn start_with(
     threads.push(thread("cluster".into(), cluster_runtime, stopped.clone(), drive)?);
     let kept = cluster.clone();
     let history: History = Arc::new(move || kept.history());
-    let api = Arc::new(admin::api(&config, shared.clone(), cluster.clone(), refused.clone(), history.clone()));
+    let whole = Arc::new(OnceLock::new());
+    let reload = admin::reload(whole.clone());
+    let api = admin::api(&config, shared.clone(), cluster.clone(), refused.clone(), history.clone(), reload.clone());
+    let api = Arc::new(api);
     {
         let (control, shared, stopped, said) = (control.clone(), shared.clone(), stopped.clone(), said.clone());
         let body = async move {
             tokio::spawn(following::judge_replicas(shared.clone()));
-            for (at, view) in shared.topology.borrow().nodes.iter().enumerate() {
-                tokio::spawn(following::ask_position(control.clone(), shared.clone(), at, view.address.id.clone()));
-            }
+            tokio::spawn(following::ask_positions(control.clone(), shared.clone()));
             tokio::spawn(feed_the_hungry(shared.clone()));
             if let Some(listener) = admin_listener {
                 tokio::spawn(admin::serve(listener, api));
@@ -203,6 +207,7 @@ fn start_with(
         admin_address,
         shared: shared.clone(),
         config: Mutex::new(config),
+        reloading: tokio::sync::Mutex::default(),
         config_path,
         level,
         control,
@@ -212,18 +217,15 @@ fn start_with(
         refuse,
         threads: Mutex::default(),
     });
+    // The first to say so.
+    let _ = whole.set(Arc::downgrade(&running));
     let console = {
-        let weak = Arc::downgrade(&running);
-        let reload = move || match weak.upgrade() {
-            Some(running) => running.reload(),
-            None => Err("shutting down".to_owned()),
-        };
         let believed = running.cluster.clone();
         let weak = Arc::downgrade(&running);
         let config = move || weak.upgrade().map_or(Vec::new(), |running| running.config_rows());
         Arc::new(Console {
             shared: shared.clone(),
-            reload: Box::new(reload),
+            reload,
             believed: Box::new(move || believed.picture()),
             config: Box::new(config),
             history,
@@ -465,9 +467,11 @@ impl Running {
 
     /// Reads the configuration file again and applies what can change. The answer names what was applied and what waits
     /// for a restart; a file with mistakes changes nothing.
-    pub fn reload(&self) -> Result<String, String> {
+    pub async fn reload(&self) -> Result<String, String> {
         let Some(path) = &self.config_path else { return Err("there is no configuration file".into()) };
-        let report = self.apply(path).map_err(|error| error.to_string());
+        // One after the other.
+        let _turn = self.reloading.lock().await;
+        let report = self.apply(path).await.map_err(|error| error.to_string());
         match &report {
             Ok(report) => tracing::info!("reload: {report}"),
             Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
@@ -475,28 +479,34 @@ impl Running {
         report
     }
 
-    fn apply(&self, path: &Path) -> Result<String, StartError> {
+    async fn apply(&self, path: &Path) -> Result<String, StartError> {
         let new = Config::load(path)?;
-        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = current.changes(&new);
+        let (changes, level) = {
+            let current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+            (current.changes(&new), current.log.level.clone())
+        };
         // Everything that can fail comes before anything is changed.
         let login = settings::login(&new, self.control.clone(), self.shared.login.load().mock.clone())?;
-        if let Some(level) = &self.level {
-            level.set(&new.log.level).map_err(|reason| StartError::Setting { key: "log.level", reason })?;
+        let nodes = settings::nodes(&new)?;
+        let set_level = |to: &str| self.level.as_ref().map_or(Ok(()), |level| level.set(to));
+        set_level(&new.log.level).map_err(|reason| StartError::Setting { key: "log.level", reason })?;
+        if let Err(reason) = self.cluster.set_nodes(nodes.clone()).await {
+            // It was in force a moment ago.
+            let _ = set_level(&level);
+            return Err(StartError::Setting { key: "cluster.nodes", reason });
         }
         self.shared.login.store(Arc::new(login));
         self.shared.settings.store(Arc::new(settings::session(&new)));
         self.shared.pools.set_limits(settings::limits(&new));
-        // Zones and weights of the nodes go with the nodes: they wait for a restart.
-        let mut reads = settings::reads(&new);
-        reads.nodes.clone_from(&self.shared.readers.settings.load().nodes);
-        self.shared.readers.settings.store(Arc::new(reads));
+        self.shared.readers.settings.store(Arc::new(settings::reads(&new)));
+        // After their weights: now they can be asked how far they are, without which nobody reads from them.
+        self.control.set_nodes(&nodes.reached);
         let overrides = settings::overrides(&new);
         self.said.store(Arc::new(overrides.clone()));
         for database in self.shared.databases() {
             database.facts.set_overrides(overrides.clone());
         }
-        *current = new;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
         Ok(format!("applied: {}; needs a restart: {}", list(&changes.applied), list(&changes.needs_restart)))
     }
@@ -574,7 +584,7 @@ pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -
             tokio::select! {
                 _ = hangup.recv() => {
                     // Reported in the log.
-                    let _ = running.reload();
+                    let _ = running.reload().await;
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

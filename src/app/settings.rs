@@ -9,7 +9,8 @@ use crate::catalog::Overrides;
 use crate::cluster::{NodePolicy, Policy};
 use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode, Rejoin};
 use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
-use crate::node::{AgentAddress, Control, ControlConfig};
+use crate::driver::Nodes;
+use crate::node::{AgentAddress, Control, ControlConfig, Reached};
 use crate::pool::Limits;
 use crate::route::FunctionName;
 use crate::route::eligible::ReadLimits;
@@ -62,7 +63,7 @@ pub fn reads(config: &Config) -> ReadSettings {
         zone: reads.zone.clone(),
         hash_by: reads.hash_by,
         slow_start: millis(reads.slow_start),
-        nodes: config.cluster.nodes.iter().map(|node| (node.zone.clone(), node.weight)).collect(),
+        nodes: config.cluster.nodes.iter().map(|node| (node.id.as_str().into(), (node.zone.clone(), node.weight))).collect(),
     }
 }
 
@@ -121,22 +122,27 @@ pub fn node_tls(config: &Config) -> Result<Arc<NodeTls>, StartError> {
     Ok(Arc::new(tls.map_err(|error| wrong("cluster.tls")(&error))?))
 }
 
-pub fn control(config: &Config, tls: Arc<NodeTls>) -> Result<ControlConfig, StartError> {
+/// Reads the passwords too.
+pub fn nodes(config: &Config) -> Result<Nodes, StartError> {
+    Ok(Nodes { reached: reached(config)?, policies: policy(config).nodes })
+}
+
+fn reached(config: &Config) -> Result<Vec<Reached>, StartError> {
+    let token = &config.cluster.agent_token;
+    let token = (!token.is_empty()).then(|| Secret::new(token.reveal()));
     let mut nodes = Vec::new();
     for node in &config.cluster.nodes {
         let password = config.control_password(node)?.map(|password| Secret::new(password.as_str()));
         let address = NodeAddress { id: node.id.as_str().into(), host: node.host.clone(), port: node.port };
-        nodes.push((Arc::new(address), password));
+        let agent = node.agent.clone().map(|url| AgentAddress { url, token: token.clone() });
+        nodes.push(Reached { address: Arc::new(address), password, agent });
     }
-    let token = &config.cluster.agent_token;
-    let token = (!token.is_empty()).then(|| Secret::new(token.reveal()));
-    let agent = |node: &crate::config::Node| {
-        let agent = AgentAddress { url: node.agent.clone()?, token: token.clone() };
-        Some((node.id.as_str().into(), agent))
-    };
+    Ok(nodes)
+}
+
+pub fn control(config: &Config, tls: Arc<NodeTls>) -> Result<ControlConfig, StartError> {
     Ok(ControlConfig {
-        nodes,
-        agents: config.cluster.nodes.iter().filter_map(agent).collect(),
+        nodes: reached(config)?,
         user: config.cluster.control_user.clone(),
         database: config.cluster.control_database.clone(),
         tls,

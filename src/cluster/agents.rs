@@ -1,12 +1,10 @@
 //! What agents say, and having them start and stop their servers.
 
-use std::collections::BTreeMap;
-
 use super::agent::{Data, Report, Server, Shutdown};
 use super::event::CommandId;
 use super::jobs::Retry;
 use super::mode::{Adopting, Mode};
-use super::{Answer, Brain, Failure, Job, Lead, NodePolicy, Phase, Record};
+use super::{Answer, Brain, Failure, Job, Lead, Phase, Record};
 use crate::types::{Epoch, NodeId};
 
 /// What was said so long ago says nothing of now. Agents are asked twice a second.
@@ -22,14 +20,6 @@ impl Brain {
         if let Some(known) = self.nodes.get_mut(node) {
             known.hear_agent(now, report);
         }
-    }
-
-    pub(super) fn nodes_changed(&mut self, nodes: BTreeMap<NodeId, NodePolicy>) {
-        self.nodes.retain(|node, _| nodes.contains_key(node));
-        for node in nodes.keys() {
-            self.nodes.entry(node.clone()).or_default();
-        }
-        self.policy.nodes = nodes;
     }
 
     // --- what is known of them ----------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ impl Brain {
         if matches!(self.mode, Mode::Unloaded) {
             return;
         }
+        self.let_go();
         self.look_for_later_epochs();
         self.obey();
         match self.mode {

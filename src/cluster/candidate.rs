@@ -91,9 +91,10 @@ impl Ground<'_> {
     }
 
     pub fn is_eligible(&self, node: &NodeId) -> Result<(), String> {
-        let priority = self.policy.nodes.get(node).map_or(0, |node| node.priority);
-        if priority == 0 {
-            return Err("has priority 0".into());
+        match self.policy.nodes.get(node) {
+            None => return Err("is not in the configuration any more".into()),
+            Some(node) if node.priority == 0 => return Err("has priority 0".into()),
+            Some(_) => {}
         }
         if self.record.maintenance.contains(node) {
             return Err("is in maintenance".into());

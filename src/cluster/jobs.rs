@@ -29,6 +29,19 @@ pub(super) enum Retry {
     Stop(NodeId),
 }
 
+impl Retry {
+    pub fn is_about(&self, node: &NodeId) -> bool {
+        match self {
+            Retry::Recruit(other)
+            | Retry::Follow(other)
+            | Retry::Fence(other)
+            | Retry::Start(other)
+            | Retry::Stop(other) => other == node,
+            Retry::SetSync | Retry::WriteEpoch | Retry::Promote | Retry::Initialise => false,
+        }
+    }
+}
+
 impl Brain {
     pub(super) fn start(&mut self, job: Job) {
         let Some(epoch) = self.record.as_ref().map(|record| record.epoch) else { return };
@@ -56,13 +69,17 @@ impl Brain {
     }
 
     pub(super) fn forget(&mut self, is_it: impl Fn(&Job) -> bool) {
+        self.forget_for(is_it, "a change of primary came in between; the node's agent goes on with it");
+    }
+
+    /// `why`: for whoever has ordered one of them.
+    pub(super) fn forget_for(&mut self, is_it: impl Fn(&Job) -> bool, why: &str) {
         let ids: Vec<JobId> = self.jobs.iter().filter(|(_, it)| is_it(&it.job)).map(|(id, _)| *id).collect();
         for id in ids {
             let asked = self.jobs.remove(&id).and_then(|running| running.asked);
             self.out.push(Action::Forget(id));
             if let Some((id, _)) = asked {
-                let text = "a change of primary came in between; the node's agent goes on with it".to_string();
-                self.out.push(Action::Answer { id, result: Err(text) });
+                self.out.push(Action::Answer { id, result: Err(why.to_owned()) });
             }
         }
     }

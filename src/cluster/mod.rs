@@ -28,6 +28,7 @@ mod promote;
 mod recruit;
 mod rejoin;
 mod returning;
+mod roster;
 mod store;
 #[cfg(test)]
 mod tests;

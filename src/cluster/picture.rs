@@ -10,7 +10,8 @@ impl Brain {
     /// What it believes, for people.
     pub fn picture(&self) -> Picture {
         let record = self.record.as_ref();
-        let nodes = self.nodes.iter().map(|(node, known)| (node.clone(), self.account(node, known))).collect();
+        let wanted = self.nodes.iter().filter(|(node, _)| self.is_wanted(node));
+        let nodes = wanted.map(|(node, known)| (node.clone(), self.account(node, known))).collect();
         Picture {
             epoch: record.map(|record| record.epoch),
             phase: record.map(|record| record.phase),
@@ -57,6 +58,9 @@ impl Brain {
         }
         if let Some(mending) = self.account_of_mending(node, known) {
             return mending;
+        }
+        if let Some(trouble) = known.trouble.as_ref().filter(|_| known.is_foreign) {
+            return (NodeState::Unknown, trouble.text.clone());
         }
         if let Some(trouble) = &known.trouble {
             let state = match trouble.symptom {

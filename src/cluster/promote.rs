@@ -110,7 +110,7 @@ impl Brain {
         self.say(false, format!("{node} is the primary on timeline {}; the others follow it", timeline.0));
         for other in followers {
             let is_ahead = self.is_ahead_of_fork(&record, &other);
-            if !record.maintenance.contains(&other) && !is_ahead {
+            if self.is_wanted(&other) && !record.maintenance.contains(&other) && !is_ahead {
                 self.tell_to_follow(other, node.clone());
             }
         }

@@ -35,7 +35,8 @@ impl Brain {
         let others: Vec<(NodeId, Observation)> = self
             .nodes
             .iter()
-            .filter(|(node, _)| **node != record.primary && !is_foreign(node) && !self.is_at_work(node))
+            .filter(|(node, _)| **node != record.primary && self.is_wanted(node))
+            .filter(|(node, _)| !is_foreign(node) && !self.is_at_work(node))
             .filter_map(|(node, known)| Some((node.clone(), known.answers()?.clone())))
             .collect();
         for (node, seen) in others {

@@ -6,5 +6,6 @@ mod ground;
 mod orders;
 mod refusals;
 mod rejoin;
+mod roster;
 mod voters;
 mod weather;

@@ -152,14 +152,19 @@ impl Brain {
                 let lsn = seen.map_or(0, |seen| seen.lsn.0);
                 sender.is_streaming && lsn.saturating_sub(sender.flushed.0) <= NEAR_BYTES
             });
-            **node != record.primary && !record.maintenance.contains(*node) && (is_kept || is_near)
+            // What streams under its name may be another server, if it does not say so itself.
+            let sighting = self.known(node).and_then(|known| known.seen.as_ref());
+            let is_near = is_near && sighting.is_some_and(|seen| seen.what.receiver.is_some());
+            let is_in_use = self.is_wanted(node) && !record.maintenance.contains(*node);
+            **node != record.primary && is_in_use && (is_kept || is_near)
         };
         self.as_voters(self.nodes.keys().filter(is_voter).cloned().collect())
     }
 
     /// Nodes of priority 0 vote only if the others are too few: what such a one alone has acknowledged could not be had
     /// by promoting it, and would stand in the way of a failover.
-    pub(super) fn as_voters(&self, nodes: BTreeSet<NodeId>) -> SyncNames {
+    pub(super) fn as_voters(&self, mut nodes: BTreeSet<NodeId>) -> SyncNames {
+        nodes.retain(|node| self.is_wanted(node));
         let is_promotable = |node: &NodeId| self.policy.nodes.get(node).is_some_and(|node| node.priority > 0);
         let promotable: BTreeSet<NodeId> = nodes.iter().filter(|node| is_promotable(node)).cloned().collect();
         let voters = if promotable.len() >= self.policy.acks as usize { promotable } else { nodes };

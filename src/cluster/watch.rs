@@ -177,7 +177,12 @@ impl Brain {
             })
         };
         let found: Vec<NodeId> =
-            self.nodes.keys().filter(|node| **node != record.primary && is_it(node).is_some()).cloned().collect();
+            self
+            .nodes
+            .keys()
+            .filter(|node| **node != record.primary && self.is_wanted(node) && is_it(node).is_some())
+            .cloned()
+            .collect();
         let [node] = found.as_slice() else { return false };
         let Some(timeline) = is_it(node).map(|seen| seen.timeline) else { return false };
         let cause = format!("{node} was promoted by hand, to timeline {}", timeline.0);

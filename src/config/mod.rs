@@ -367,8 +367,10 @@ impl Config {
             ("cluster.agent_token", self.cluster.agent_token != new.cluster.agent_token),
         ];
         for (token, is_other) in tokens {
-            if is_other && !changes.needs_restart.iter().any(|known| known == token) {
-                changes.needs_restart.push(token.to_owned());
+            let reloads = KEYS.iter().any(|key| key.path() == token && key.reloads);
+            let list = if reloads { &mut changes.applied } else { &mut changes.needs_restart };
+            if is_other && !list.iter().any(|known| known == token) {
+                list.push(token.to_owned());
             }
         }
         changes

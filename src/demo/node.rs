@@ -244,9 +244,9 @@ impl Node {
         Ok(())
     }
 
-    /// Starts for the first time. Between finding a port free and PostgreSQL's taking it another process can be
+    /// Starts for the first time, or somewhere else than before. Between finding a port free and PostgreSQL's taking it another process can be
     /// faster, so that is an ordinary outcome and the next port is tried.
-    pub(super) fn start_on_a_free_port(&self) -> Result<(), ClusterError> {
+    pub fn start_on_a_free_port(&self) -> Result<(), ClusterError> {
         for _ in 0..PORT_ATTEMPTS {
             let port = free_port()?;
             self.append_settings(&[("port".into(), port.to_string())])?;

@@ -7,10 +7,11 @@
 mod agents;
 mod jobs;
 mod ledger;
+mod nodes;
 mod upkeep;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,18 +20,20 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::cluster::agent::Order as AgentOrder;
+use crate::cluster::agent::{Order as AgentOrder, Report as AgentReport};
 use crate::cluster::history::HistoryEntry;
 use crate::cluster::{
-    Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, Picture, Policy, Record,
+    Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, NodeState, Picture, Policy, Record,
 };
 use crate::coord::Embedded;
+use crate::net::http::HttpUrl;
 use crate::monitor::{Monitor, MonitorConfig, Seen};
-use crate::node::Control;
+use crate::node::{Control, Reached};
 use crate::types::{Epoch, Millis, NodeId, Topology};
 use ledger::Ledger;
 use views::Views;
 
+pub use nodes::Nodes;
 pub use views::unseen;
 
 /// Sights that may wait to be taken in: one for each node and then some.
@@ -70,7 +73,7 @@ pub trait DataPlane: Send + Sync + 'static {
 pub struct Parts {
     pub policy: Policy,
     pub monitor: MonitorConfig,
-    pub nodes: Vec<NodeId>,
+    pub nodes: Nodes,
     /// Of its own: a probe must not wait behind anything else.
     pub control: Control,
     pub store: Embedded,
@@ -84,14 +87,17 @@ pub struct Parts {
 /// What others may ask and tell the driver.
 #[derive(Clone)]
 pub struct Handle {
-    orders: mpsc::Sender<Order>,
+    requests: mpsc::Sender<Request>,
     picture: watch::Receiver<Arc<Picture>>,
     store: Arc<Mutex<Embedded>>,
     /// In milliseconds since 1970.
     started: u64,
 }
 
-type Order = (Command, oneshot::Sender<Result<String, String>>);
+enum Request {
+    Order(Command, oneshot::Sender<Result<String, String>>),
+    Nodes(Nodes, oneshot::Sender<Result<(), String>>),
+}
 
 impl Handle {
     /// What the brain believes.
@@ -110,7 +116,7 @@ impl Handle {
     pub async fn order(&self, command: Command) -> Result<String, String> {
         let (answer, answered) = oneshot::channel();
         let gone = |_| "shutting down".to_owned();
-        self.orders.try_send((command, answer)).map_err(|_| "too many orders wait".to_owned())?;
+        self.requests.try_send(Request::Order(command, answer)).map_err(|_| "too many orders wait".to_owned())?;
         answered.await.map_err(gone)?
     }
 }
@@ -118,6 +124,12 @@ impl Handle {
 /// Something that ended beside the brain.
 enum Report {
     Event(Event),
+    /// Of the agent that was asked then.
+    Agent {
+        url: HttpUrl,
+        node: NodeId,
+        report: Result<Box<AgentReport>, String>,
+    },
     Settled {
         id: JobId,
         node: NodeId,
@@ -133,7 +145,8 @@ enum Report {
         node: NodeId,
         result: Result<(), Failure>,
     },
-    UpkeepDone,
+    /// On which node nothing is left of whom.
+    UpkeepDone(Vec<(NodeId, Vec<NodeId>)>),
 }
 
 pub struct Driver {
@@ -163,22 +176,32 @@ pub struct Driver {
     ledger: Ledger,
     picture: watch::Sender<Arc<Picture>>,
     origin: Instant,
+    /// Those of the configuration.
+    wanted: Nodes,
+    /// Those that are reached and looked at just now: those, and who is leaving.
+    reached: BTreeMap<NodeId, Reached>,
+    /// Somebody is leaving, or waits for that.
+    is_changing: bool,
+    /// Who is no node any more, and which nodes are known to have no slot for it left.
+    departed: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Who asks which agent.
+    asking: BTreeMap<NodeId, (HttpUrl, AbortHandle)>,
 }
 
 /// Makes the driver and what speaks to it. [`Driver::run`] does the rest.
 pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
     let Parts { policy, monitor, nodes, control, store, record, topology, look_now, plane } = parts;
     let brain = Brain::new(policy.clone());
-    let (orders, ordered) = mpsc::channel(ORDERS);
+    let (requests, requested) = mpsc::channel(ORDERS);
     let (picture, pictured) = watch::channel(Arc::new(brain.picture()));
     let store = Arc::new(Mutex::new(store));
     let started = unix_ms();
-    let handle = Handle { orders, picture: pictured, store: store.clone(), started };
+    let handle = Handle { requests, picture: pictured, store: store.clone(), started };
     let (reports, reported) = mpsc::unbounded_channel();
     let driver = Driver {
         brain,
         policy,
-        monitor: Arc::new(Monitor::new(nodes.iter().cloned())),
+        monitor: Arc::new(Monitor::new(nodes.addresses())),
         control,
         plane,
         store: store.clone(),
@@ -197,8 +220,13 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         ledger: Ledger::new(store, started),
         picture,
         origin: Instant::now(),
+        reached: nodes.reached.iter().map(|node| (node.address.id.clone(), node.clone())).collect(),
+        wanted: nodes,
+        is_changing: false,
+        departed: BTreeMap::new(),
+        asking: BTreeMap::new(),
     };
-    (handle, driver.run(monitor, record, look_now, ordered, reported))
+    (handle, driver.run(monitor, record, look_now, requested, reported))
 }
 
 impl Driver {
@@ -207,7 +235,7 @@ impl Driver {
         config: MonitorConfig,
         record: Option<Record>,
         look_now: Arc<Notify>,
-        mut orders: mpsc::Receiver<Order>,
+        mut requests: mpsc::Receiver<Request>,
         mut reports: mpsc::UnboundedReceiver<Report>,
     ) {
         let (tell, mut sights) = mpsc::channel::<Seen>(SIGHTS);
@@ -219,7 +247,7 @@ impl Driver {
             };
             monitor.run(config, tell, ask).await;
         });
-        self.ask_agents(self.policy.nodes.keys().cloned());
+        self.ask_agents();
         self.step(Event::Loaded { record, unix_ms_at_zero: unix_ms() });
         let mut beat = interval(upkeep::beat_interval(config.probe_interval));
         let mut upkeep = interval(upkeep::INTERVAL);
@@ -238,17 +266,26 @@ impl Driver {
                     Some(seen) => self.see(seen),
                     None => return tracing::error!("nobody looks at the nodes any more"),
                 },
-                Some((command, answer)) = orders.recv() => {
-                    self.next_order += 1;
-                    let id = CommandId(self.next_order);
-                    self.orders.insert(id, answer);
-                    self.step(Event::Asked { id, command });
-                }
+                Some(request) = requests.recv() => match request {
+                    Request::Order(command, answer) => {
+                        self.next_order += 1;
+                        let id = CommandId(self.next_order);
+                        self.orders.insert(id, answer);
+                        self.step(Event::Asked { id, command });
+                    }
+                    Request::Nodes(nodes, answer) => {
+                        // Who asked may have given up.
+                        let _ = answer.send(self.change_nodes(nodes));
+                    }
+                },
                 () = look_now.notified() => self.monitor.look_at_all(),
                 () = sleep_until(wake), if deadline.is_some() => self.step(Event::Tick),
                 _ = beat.tick() => self.beat(),
                 _ = upkeep.tick() => self.keep_up(),
                 _ = doubts.tick() => self.clear_doubts(),
+            }
+            if self.is_changing {
+                self.follow_brain();
             }
             self.publish_picture();
         }
@@ -259,6 +296,9 @@ impl Driver {
     }
 
     fn see(&mut self, seen: Seen) {
+        if !self.is_current(&seen.address) {
+            return;
+        }
         self.views.take(&seen);
         self.ledger.see(&seen, self.lead.as_ref(), self.plane.acknowledged());
         self.step(Event::Seen { node: seen.node, sight: seen.sight });
@@ -292,7 +332,15 @@ impl Driver {
                 self.is_beating = false;
                 self.step(Event::Beat { node, epoch, result });
             }
-            Report::UpkeepDone => self.is_keeping_up = false,
+            Report::Agent { url, node, report } => {
+                if self.asking.get(&node).is_some_and(|(asked, _)| *asked == url) {
+                    self.step(Event::Agent { node, report });
+                }
+            }
+            Report::UpkeepDone(parted) => {
+                self.is_keeping_up = false;
+                self.note_parted(parted);
+            }
         }
     }
 
@@ -413,6 +461,11 @@ impl Driver {
 
     fn publish_picture(&mut self) {
         let picture = self.brain.picture();
+        let is_out = |node: &NodeId| {
+            picture.nodes.get(node).is_some_and(|account| account.state == NodeState::Maintenance)
+        };
+        self.views.maintain(is_out);
+        self.views.publish_news();
         self.picture.send_if_modified(|known| {
             let is_news = **known != picture;
             if is_news {

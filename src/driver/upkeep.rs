@@ -51,7 +51,9 @@ impl Driver {
         }
         let known: Vec<(NodeId, Role, Lsn)> = self.views.nodes();
         let (control, reports, primary) = (self.control.clone(), self.reports.clone(), primary.clone());
+        let departed = self.departed.clone();
         tokio::spawn(async move {
+            let mut parted = Vec::new();
             for (node, role, _) in &known {
                 let is_primary = *node == primary;
                 let is_sound = matches!((role, is_primary), (Role::Primary, true) | (Role::Replica, false));
@@ -61,9 +63,33 @@ impl Driver {
                 let peers = known.iter().filter(|(peer, ..)| peer != node);
                 let peers: Vec<(NodeId, Lsn)> = peers.map(|(peer, _, lsn)| (peer.clone(), *lsn)).collect();
                 control.keep_slots(node, is_primary, &peers).await;
+                let gone = departed.iter().filter(|(_, done)| !done.contains(node)).map(|(gone, _)| gone.clone());
+                let gone: Vec<NodeId> = gone.collect();
+                if gone.is_empty() {
+                    continue;
+                }
+                let kept: Vec<NodeId> = known.iter().map(|(known, ..)| known.clone()).collect();
+                match control.drop_slots(node, &gone, &kept).await {
+                    Ok(true) => parted.push((node.clone(), gone)),
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(%node, %error, "slots of removed nodes could not be dropped"),
+                }
             }
-            let _ = reports.send(Report::UpkeepDone);
+            let _ = reports.send(Report::UpkeepDone(parted));
         });
+    }
+
+    /// Whoever has no slot left anywhere is forgotten.
+    pub(super) fn note_parted(&mut self, parted: Vec<(NodeId, Vec<NodeId>)>) {
+        for (node, gone) in parted {
+            for gone in gone {
+                if let Some(done) = self.departed.get_mut(&gone) {
+                    done.insert(node.clone());
+                }
+            }
+        }
+        let known: Vec<NodeId> = self.views.nodes().into_iter().map(|(node, ..)| node).collect();
+        self.departed.retain(|_, done| !known.iter().all(|node| done.contains(node)));
     }
 
     /// A session that lost its connection in COMMIT waits for an answer; if no failover comes, the primary itself knows.

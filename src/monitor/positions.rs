@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -44,6 +44,7 @@ impl Position {
     }
 }
 
+#[derive(Default)]
 struct Node {
     asked: AtomicU64,
     latest: watch::Sender<Position>,
@@ -56,35 +57,44 @@ struct Node {
 
 /// The positions of all nodes, by their place in the topology.
 pub struct Positions {
-    nodes: Vec<Node>,
+    /// Made when first asked for, as most places stay empty.
+    nodes: Box<[OnceLock<Box<Node>>]>,
 }
 
 impl Positions {
-    pub fn new(nodes: usize) -> Positions {
-        let node = |_| Node {
-            asked: AtomicU64::new(0),
-            latest: watch::Sender::new(Position::default()),
-            history: Mutex::default(),
-            is_wanted: AtomicBool::new(false),
-            wake: Notify::new(),
-        };
-        Positions { nodes: (0..nodes).map(node).collect() }
+    pub fn new(places: usize) -> Positions {
+        Positions { nodes: (0..places).map(|_| OnceLock::new()).collect() }
+    }
+
+    #[inline]
+    fn node(&self, place: usize) -> &Node {
+        self.nodes[place].get_or_init(Box::default)
+    }
+
+    /// Nobody asks this node any more: what it said counts no longer.
+    pub fn forget(&self, place: usize) {
+        let own = self.node(place);
+        own.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        own.latest.send_modify(|position| {
+            position.lsn = Lsn(0);
+            position.failures = position.failures.wrapping_add(1);
+        });
     }
 
     /// How many questions have been put to a node so far.
     #[inline]
     pub fn asked(&self, node: usize) -> u64 {
-        self.nodes[node].asked.load(Ordering::SeqCst)
+        self.node(node).asked.load(Ordering::SeqCst)
     }
 
     #[inline]
     pub fn latest(&self, node: usize) -> Position {
-        *self.nodes[node].latest.borrow()
+        *self.node(node).latest.borrow()
     }
 
     /// The position in the first answer that is still known to a question numbered above `number`.
     pub fn first_after(&self, node: usize, number: u64) -> Option<Lsn> {
-        let history = self.nodes[node].history.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = self.node(node).history.lock().unwrap_or_else(PoisonError::into_inner);
         let at = history.partition_point(|(known, _)| *known <= number);
         history.get(at).map(|(_, lsn)| *lsn)
     }
@@ -92,7 +102,7 @@ impl Positions {
     /// Somebody waits for the next answer of this node.
     #[inline]
     pub fn want(&self, node: usize) {
-        let node = &self.nodes[node];
+        let node = self.node(node);
         if !node.is_wanted.swap(true, Ordering::Relaxed) {
             node.wake.notify_one();
         }
@@ -105,7 +115,7 @@ impl Positions {
 
     /// The first answer to a question numbered above `number`.
     pub async fn after(&self, node: usize, number: u64) -> Position {
-        let mut latest = self.nodes[node].latest.subscribe();
+        let mut latest = self.node(node).latest.subscribe();
         self.want(node);
         let answer = latest.wait_for(|position| position.number > number).await.map(|position| *position);
         // The sender lives in `self`, so there always is one.
@@ -117,7 +127,7 @@ impl Positions {
     where
         F: Future<Output = Result<(bool, Lsn), E>>,
     {
-        let own = &self.nodes[node];
+        let own = self.node(node);
         loop {
             let begun = Instant::now();
             own.is_wanted.store(false, Ordering::Relaxed);
@@ -138,11 +148,7 @@ impl Positions {
                 }
                 Err(_) => {
                     // What it said before may not hold when it comes back.
-                    own.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                    own.latest.send_modify(|position| {
-                        position.lsn = Lsn(0);
-                        position.failures = position.failures.wrapping_add(1);
-                    });
+                    self.forget(node);
                     sleep_until(begun + FAILED).await;
                     continue;
                 }

@@ -36,7 +36,7 @@ SELECT pg_current_wal_lsn(), ('x' || substr(pg_walfile_name(pg_current_wal_lsn()
 impl Control {
     /// Nothing that is committed on it from now on is acknowledged to anybody.
     pub async fn fence(&self, node: &NodeId) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, FENCE_LIMIT).await?;
         work.alone(fence(keeper, &work)).await
     }

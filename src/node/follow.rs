@@ -17,8 +17,8 @@ impl Control {
     /// Points a standby's `primary_conninfo` at that node, with everything else in it kept, and with the slot of its own
     /// there if there is one or can be.
     pub async fn follow(&self, node: &NodeId, primary: &NodeId) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
-        let upstream = self.inner.keeper(primary)?;
+        let keeper = &self.inner.keeper(node)?;
+        let upstream = &self.inner.keeper(primary)?;
         let work = Work::begin(&self.inner, keeper, FOLLOW_LIMIT).await?;
         if node == primary {
             return Err(work.refused("it cannot follow itself"));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
@@ -18,6 +19,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement};
 
 use super::error::{is_lost, refusal, undialled};
+use super::roster::Roster;
 use super::{APPLICATION_NAME, ControlConfig, NodeError};
 use crate::auth::Secret;
 use crate::cluster::{Symptom, SyncNames};
@@ -59,7 +61,7 @@ impl Line {
 
 pub(super) struct Inner {
     pub config: ControlConfig,
-    pub nodes: HashMap<NodeId, Keeper>,
+    pub roster: ArcSwap<Roster>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub runtime: Handle,
 }
@@ -67,7 +69,7 @@ pub(super) struct Inner {
 /// One node, the connections to it as far as there are some, and what is remembered of it.
 pub(super) struct Keeper {
     pub address: Arc<NodeAddress>,
-    password: Option<Secret>,
+    password: std::sync::Mutex<Option<Secret>>,
     lines: [Mutex<Option<Arc<Kept>>>; LINES],
     /// For the next piece of work.
     aside: std::sync::Mutex<Option<Link>>,
@@ -152,10 +154,6 @@ impl Kept {
 }
 
 impl Inner {
-    pub fn keeper(&self, node: &NodeId) -> Result<&Keeper, NodeError> {
-        self.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))
-    }
-
     /// The primary, waiting for one until the deadline: right after the start nobody has looked yet.
     pub async fn primary(&self, deadline: Instant) -> Result<NodeId, NodeError> {
         let mut topology = self.topology.clone();
@@ -252,7 +250,7 @@ impl Inner {
         let mut settings = tokio_postgres::Config::new();
         settings.user(&self.config.user).dbname(database).application_name(APPLICATION_NAME).options(options);
         settings.ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = &keeper.password {
+        if let Some(password) = keeper.password() {
             settings.password(password.reveal());
         }
         let tls = self.config.tls.clone();
@@ -302,7 +300,17 @@ impl Inner {
 
 impl Keeper {
     pub fn new(address: Arc<NodeAddress>, password: Option<Secret>) -> Keeper {
+        let password = std::sync::Mutex::new(password);
         Keeper { address, password, lines: Default::default(), aside: Default::default(), memory: Default::default() }
+    }
+
+    pub fn password(&self) -> Option<Secret> {
+        self.password.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For connections to come.
+    pub fn set_password(&self, password: Option<Secret>) {
+        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -16,6 +16,7 @@ mod promote;
 mod recruit;
 mod rights;
 mod roles;
+mod roster;
 mod rows;
 mod settle;
 mod slots;
@@ -24,11 +25,11 @@ mod sync_names;
 mod turn;
 mod work;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -41,8 +42,9 @@ use self::error::refusal;
 use self::keeper::{Inner, Keeper, Line};
 pub use self::roles::RoleRecord;
 use self::roles::Roles;
+pub use self::roster::Reached;
+use self::roster::Roster;
 pub use self::settle::XactStatus;
-use crate::auth::Secret;
 use crate::net::NodeTls;
 pub use crate::net::{Conninfo, ConninfoError};
 use crate::types::{Lsn, NodeAddress, NodeId, Timeline, Topology};
@@ -115,10 +117,8 @@ pub struct NodePosition {
 /// How to reach the nodes as the control user.
 #[derive(Clone, Debug)]
 pub struct ControlConfig {
-    /// Each node with the control user's password there, if one is needed.
-    pub nodes: Vec<(Arc<NodeAddress>, Option<Secret>)>,
-    /// Of the nodes that have one.
-    pub agents: HashMap<NodeId, AgentAddress>,
+    /// At first; [`Control::set_nodes`] exchanges them.
+    pub nodes: Vec<Reached>,
     pub user: String,
     pub database: String,
     pub tls: Arc<NodeTls>,
@@ -135,26 +135,28 @@ pub struct Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("nodes", &self.inner.nodes.keys()).finish()
+        f.debug_struct("Control").field("nodes", &self.inner.roster.load().keepers.keys()).finish()
     }
 }
 
 impl Control {
     /// Must be called in the runtime that shall carry the connections; it has to live as long as this.
     pub fn new(config: ControlConfig, topology: watch::Receiver<Arc<Topology>>) -> Control {
-        let keeper = |(address, password): &(Arc<NodeAddress>, Option<Secret>)| {
-            (address.id.clone(), Keeper::new(address.clone(), password.clone()))
-        };
-        let nodes = config.nodes.iter().map(keeper).collect();
+        let roster = ArcSwap::from_pointee(Roster::of(&config.nodes, &Roster::default()));
         let runtime = Handle::current();
-        let inner = Arc::new(Inner { config, nodes, topology, runtime: runtime.clone() });
+        let inner = Arc::new(Inner { config, roster, topology, runtime: runtime.clone() });
         let (questions, asked) = mpsc::channel(roles::MAX_WAITING);
         runtime.spawn(roles::answer(inner.clone(), asked));
         Control { inner, roles: Roles::new(questions) }
     }
 
+    /// These are the nodes from now on.
+    pub fn set_nodes(&self, nodes: &[Reached]) {
+        self.inner.set_nodes(nodes);
+    }
+
     fn agent(&self, node: &NodeId) -> Option<AgentAddress> {
-        self.inner.config.agents.get(node).cloned()
+        self.inner.roster.load().agents.get(node).cloned()
     }
 
     /// How a role proves who it is, as the primary has it now; `None` if it has no such role. When the primary cannot be
@@ -165,7 +167,7 @@ impl Control {
 
     /// Asks one node what it is.
     pub async fn status(&self, node: &NodeId) -> Result<NodeStatus, NodeError> {
-        let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
+        let keeper = &self.inner.keeper(node)?;
         let row = self.inner.ask_one(keeper, Line::Questions, STATUS, self.inner.config.probe_timeout).await?;
         let bad = |error: tokio_postgres::Error| refusal(node, &error);
         Ok(NodeStatus {
@@ -179,33 +181,16 @@ impl Control {
         })
     }
 
-    /// Asks one node how far it is.
-    pub async fn position(&self, node: &NodeId) -> Result<NodePosition, NodeError> {
-        let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
-        let row = self.inner.ask_one(keeper, Line::Questions, POSITION, self.inner.config.probe_timeout).await?;
-        let bad = |error: tokio_postgres::Error| refusal(node, &error);
-        let lsn = |column| {
-            Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)))
-        };
-        Ok(NodePosition {
-            is_in_recovery: row.try_get(0).map_err(bad)?,
-            lsn: lsn(1)?,
-            flushed: lsn(2)?,
-            segment_bytes: row.try_get::<_, i64>(3).map_err(bad)?.unsigned_abs(),
-            writer_delay: Duration::from_millis(row.try_get::<_, i64>(4).map_err(bad)?.unsigned_abs()),
-        })
-    }
-
-    /// Has a primary write out its log up to now.
-    pub async fn flush_log(&self, node: &NodeId) -> Result<(), NodeError> {
-        let keeper = self.inner.nodes.get(node).ok_or_else(|| NodeError::Unknown(node.clone()))?;
-        self.inner.ask_one(keeper, Line::Questions, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
+    /// What asks one server how far it is, also when its node has been removed meanwhile; `None` if no node is there.
+    pub fn gauge(&self, address: &NodeAddress) -> Option<Gauge> {
+        let keeper = self.inner.keeper(&address.id).ok()?;
+        (*keeper.address == *address).then(|| Gauge { inner: self.inner.clone(), keeper })
     }
 
     /// Whether a role may look (member of `pg_monitor`) and act (member of `pgbaton_admin`, or superuser) in the console.
     pub async fn console_right(&self, role: &str) -> Result<(bool, bool), NodeError> {
         let primary = self.inner.primary(Instant::now() + ROLE_DEADLINE).await?;
-        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let keeper = &self.inner.keeper(&primary)?;
         let rows = self.inner.ask(keeper, Line::Questions, CONSOLE, &[(&role, Type::TEXT)], ROLE_DEADLINE).await?;
         let bad = |error: tokio_postgres::Error| refusal(&primary, &error);
         match rows.first() {
@@ -220,14 +205,44 @@ impl Control {
         let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
         let primary = inner.primary(Instant::now() + limit).await?;
         let database = database.to_owned();
-        let keeper = inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let keeper = &inner.keeper(&primary)?;
         Ok(inner.connect(keeper, &database, keeper::AS_OTHERS, limit).await?.client)
     }
 
     /// A connection of its own to the control database of a node.
     pub async fn client_to(&self, node: &NodeId) -> Result<Client, NodeError> {
         let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         Ok(self.inner.connect(keeper, &self.inner.config.database, keeper::AS_OTHERS, limit).await?.client)
+    }
+}
+
+/// Asks one server how far it is, again and again.
+#[derive(Clone)]
+pub struct Gauge {
+    inner: Arc<Inner>,
+    keeper: Arc<Keeper>,
+}
+
+impl Gauge {
+    pub async fn position(&self) -> Result<NodePosition, NodeError> {
+        let limit = self.inner.config.probe_timeout;
+        let row = self.inner.ask_one(&self.keeper, Line::Questions, POSITION, limit).await?;
+        let bad = |error: tokio_postgres::Error| refusal(&self.keeper.address.id, &error);
+        let lsn = |column| {
+            Ok::<_, NodeError>(Lsn(row.try_get::<_, Option<PgLsn>>(column).map_err(bad)?.map_or(0, u64::from)))
+        };
+        Ok(NodePosition {
+            is_in_recovery: row.try_get(0).map_err(bad)?,
+            lsn: lsn(1)?,
+            flushed: lsn(2)?,
+            segment_bytes: row.try_get::<_, i64>(3).map_err(bad)?.unsigned_abs(),
+            writer_delay: Duration::from_millis(row.try_get::<_, i64>(4).map_err(bad)?.unsigned_abs()),
+        })
+    }
+
+    /// Has a primary write out its log up to now.
+    pub async fn flush_log(&self) -> Result<(), NodeError> {
+        self.inner.ask_one(&self.keeper, Line::Questions, FLUSH, self.inner.config.probe_timeout).await.map(|_| ())
     }
 }

@@ -72,7 +72,7 @@ impl Control {
     /// that what it says is of now.
     pub async fn observe(&self, node: &NodeId) -> Sight {
         let looked = async {
-            let keeper = self.inner.keeper(node)?;
+            let keeper = &self.inner.keeper(node)?;
             self.inner.observe(keeper, self.inner.config.probe_timeout).await
         };
         match looked.await {
@@ -135,7 +135,7 @@ impl Inner {
         let mut senders: Vec<Sender> = Vec::with_capacity(names.len());
         for ((name, is_streaming), flushed) in names.iter().zip(are_streaming).zip(flushed) {
             let node = NodeId::from(name.unwrap_or_default());
-            if node == keeper.address.id || !self.nodes.contains_key(&node) {
+            if node == keeper.address.id || !self.roster.load().keepers.contains_key(&node) {
                 continue;
             }
             let sender = Sender { node, is_streaming, flushed: Lsn(flushed.into()) };
@@ -170,8 +170,8 @@ impl Inner {
 
     /// The node of the configuration that listens there.
     fn at(&self, host: &str, port: u16) -> Option<NodeId> {
-        let is_there = |keeper: &&Keeper| keeper.address.host == host && keeper.address.port == port;
-        self.nodes.values().find(is_there).map(|keeper| keeper.address.id.clone())
+        let is_there = |keeper: &&std::sync::Arc<Keeper>| keeper.address.host == host && keeper.address.port == port;
+        self.roster.load().keepers.values().find(is_there).map(|keeper| keeper.address.id.clone())
     }
 
     /// The node of the configuration that a standby wants to receive from, if it calls itself by its own id there.

@@ -27,7 +27,7 @@ impl Control {
     /// the names, and is promoted as far as anybody can tell; where its timeline began is then known only if this process has
     /// seen it begin, or may read the timeline's history file.
     pub async fn promote(&self, node: &NodeId, names: &SyncNames) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, PROMOTE_LIMIT).await?;
         work.alone(self.inner.promote(keeper, &work, names)).await
     }
@@ -36,7 +36,7 @@ impl Control {
     pub async fn checkpoint(&self, node: &NodeId) -> Result<Answer, Failure> {
         /// It is done at full speed, but of whatever there is.
         const LIMIT: Duration = Duration::from_secs(300);
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         Work::begin(&self.inner, keeper, LIMIT).await?.run("CHECKPOINT").await?;
         Ok(Answer::Checkpointed)
     }

@@ -148,7 +148,7 @@ impl Control {
     /// Takes a standby off its primary. When this returns, it has no WAL receiver and will start none: nothing it has not
     /// received now will ever be acknowledged by it for an epoch before this one.
     pub async fn recruit(&self, node: &NodeId, epoch: Epoch) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, RECRUIT_LIMIT).await?;
         work.alone(self.inner.recruit(keeper, &work, epoch)).await
     }

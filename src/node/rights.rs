@@ -78,7 +78,7 @@ impl Control {
     pub async fn check_rights(&self) -> Result<Vec<String>, NodeError> {
         let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
         let primary = self.inner.primary(tokio::time::Instant::now() + limit).await?;
-        let keeper = self.inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+        let keeper = &self.inner.keeper(&primary)?;
         let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
         let user: String = get(&primary, &row, 0)?;
         let (is_superuser, grants_parameters): (bool, bool) = (get(&primary, &row, 1)?, get(&primary, &row, 2)?);

@@ -125,7 +125,7 @@ pub(super) async fn answer(inner: Arc<Inner>, mut questions: mpsc::Receiver<Ques
 async fn look_up(inner: &Inner, names: &[&str]) -> Result<HashMap<String, Arc<RoleRecord>>, NodeError> {
     let deadline = Instant::now() + ROLE_DEADLINE;
     let primary = inner.primary(deadline).await?;
-    let keeper = inner.nodes.get(&primary).ok_or_else(|| NodeError::Unknown(primary.clone()))?;
+    let keeper = &inner.keeper(&primary)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let rows = inner.ask(keeper, Line::Questions, ROLES, &[(&names, Type::TEXT_ARRAY)], left).await?;
     let bad = |error: tokio_postgres::Error| refusal(&primary, &error);

@@ -35,7 +35,7 @@ impl Control {
         timeline: Timeline,
         cause: &str,
     ) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
         let (number, on, id) = (epoch.0 as i64, timeline.0 as i32, &*node.0);
         let values: [(&(dyn ToSql + Sync), Type); 5] = [
@@ -69,7 +69,7 @@ impl Control {
         let number = epoch.0 as i64;
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&coordinator, Type::TEXT), (&number, Type::INT8), (&&*node.0, Type::TEXT)];
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let limit = self.inner.config.probe_timeout;
         match self.inner.ask(keeper, Line::Writes, BEAT, &values, limit).await {
             // Insufficient resources, a system error: the disk. Anything else (no such table, a right that was taken away) is a
@@ -108,7 +108,7 @@ impl Control {
         sql: &'static str,
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         self.inner.ask(keeper, Line::Writes, sql, values, self.inner.config.probe_timeout).await?;
         Ok(())
     }

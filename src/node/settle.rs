@@ -61,7 +61,7 @@ impl Control {
         xids: &[u64],
         incarnation: Option<u64>,
     ) -> Result<(Answer, Vec<(u64, XactStatus)>), Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SETTLE_LIMIT).await?;
         let replayed = replay_all(&work).await?;
         let ground = work.row("SELECT pg_is_in_recovery()", &[]).await?;

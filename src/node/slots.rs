@@ -42,7 +42,7 @@ impl Control {
     ///
     /// As it comes by so often, it also sees to it that a connection lies ready for the work of a failover.
     pub async fn keep_slots(&self, node: &NodeId, is_primary: bool, peers: &[(NodeId, Lsn)]) {
-        let Ok(keeper) = self.inner.keeper(node) else { return };
+        let Ok(keeper) = &self.inner.keeper(node) else { return };
         drop(Work::begin(&self.inner, keeper, self.inner.config.probe_timeout).await);
         if let Err(error) = self.inner.keep_slots(keeper, is_primary, peers).await {
             let is_refused = matches!(error, NodeError::Refused { .. });
@@ -55,9 +55,45 @@ impl Control {
             }
         }
     }
+
+    /// The slots of these nodes, which are nodes no more, are to go from this one: what nobody fetches would be kept for ever.
+    /// One that is in use has to wait until its owner is stopped. Whether all of them are gone.
+    pub async fn drop_slots(&self, node: &NodeId, owners: &[NodeId], kept: &[NodeId]) -> Result<bool, NodeError> {
+        let keeper = &self.inner.keeper(node)?;
+        self.inner.drop_slots(keeper, owners, kept).await
+    }
+
+    /// A node leaves: it is not to keep the log for the others any more. Begun while it is still known here, to be waited for
+    /// when it is not.
+    pub fn part(&self, node: &NodeId, others: Vec<NodeId>) -> impl Future<Output = Result<bool, NodeError>> + use<> {
+        let (inner, keeper) = (self.inner.clone(), self.inner.keeper(node));
+        async move {
+            let keeper = &keeper?;
+            inner.drop_slots(keeper, &others, &[]).await
+        }
+    }
 }
 
 impl Inner {
+    async fn drop_slots(&self, keeper: &Keeper, owners: &[NodeId], kept: &[NodeId]) -> Result<bool, NodeError> {
+        let kept: Vec<String> = kept.iter().map(slot_name).collect();
+        let names: Vec<String> = owners.iter().map(slot_name).filter(|name| !kept.contains(name)).collect();
+        let rows = self.ask_slots(keeper, SLOTS, &[(&names, Type::TEXT_ARRAY)]).await?;
+        let mut are_gone = true;
+        // A logical one of that name is somebody else's.
+        for row in rows.iter().filter(|row| row.get::<_, bool>(2)) {
+            let (name, is_active) = (row.get::<_, &str>(0), row.get::<_, bool>(1));
+            match is_active {
+                true => are_gone = false,
+                false => {
+                    self.ask_slots(keeper, DROP, &[(&name, Type::TEXT)]).await?;
+                    tracing::info!(node = %keeper.address.id, slot = name, "dropped the slot of a node that was removed");
+                }
+            }
+        }
+        Ok(are_gone)
+    }
+
     /// There is a slot of this name, and it keeps the log from now on if it was not there before.
     pub async fn make_slot(&self, keeper: &Keeper, name: &str) -> Result<(), NodeError> {
         let rows = self.ask_slots(keeper, SLOTS, &[(&vec![name], Type::TEXT_ARRAY)]).await?;

@@ -46,14 +46,14 @@ WHERE application_name = ANY ($1::text[]) AND flush_lsn >= $2::text::pg_lsn";
 impl Control {
     /// Changes whose acknowledgement commits wait for, and returns when that is so for every commit made from now on.
     pub async fn set_sync(&self, node: &NodeId, names: &SyncNames) -> Result<Answer, Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
         work.alone(self.inner.set_sync(keeper, &work, names)).await
     }
 
     /// Returns when what was committed before has been acknowledged by whoever the names in force ask for. Changes nothing.
     pub async fn await_voters(&self, node: &NodeId) -> Result<(), Failure> {
-        let keeper = self.inner.keeper(node)?;
+        let keeper = &self.inner.keeper(node)?;
         let work = Work::begin(&self.inner, keeper, SYNC_LIMIT).await?;
         acknowledged(&work).await
     }

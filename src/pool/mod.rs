@@ -510,7 +510,7 @@ pub struct Pools {
     limits: Arc<RwLock<Limits>>,
     tls: RwLock<Arc<NodeTls>>,
     workers: usize,
-    loads: RwLock<HashMap<NodeId, Arc<Load>>>,
+    loads: RwLock<HashMap<NodeAddress, Arc<Load>>>,
     /// See [`Pool`]'s field of this name.
     pub hungry: Arc<Notify>,
 }
@@ -527,8 +527,8 @@ impl Pools {
         }
     }
 
-    /// How busy a node is.
-    pub fn load(&self, node: &NodeId) -> Arc<Load> {
+    /// How busy the server at this address is.
+    pub fn load(&self, node: &NodeAddress) -> Arc<Load> {
         if let Some(load) = self.loads.read().unwrap_or_else(PoisonError::into_inner).get(node) {
             return load.clone();
         }
@@ -536,16 +536,19 @@ impl Pools {
     }
 
     pub fn get(&self, key: &PoolKey, address: &NodeAddress) -> Arc<Pool> {
+        // A node of the same name may have been elsewhere.
+        let fits = |pool: &Pool| !pool.is_retired() && *pool.address == *address;
         if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(key)
-            && !pool.is_retired()
+            && fits(pool)
         {
             return pool.clone();
         }
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(key)
-            && !pool.is_retired()
-        {
-            return pool.clone();
+        if let Some(pool) = pools.get(key) {
+            if fits(pool) {
+                return pool.clone();
+            }
+            pool.retire();
         }
         let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
         let pool = Arc::new(Pool::new(
@@ -555,7 +558,7 @@ impl Pools {
             self.limits.clone(),
             self.workers,
             self.hungry.clone(),
-            self.load(&key.node),
+            self.load(address),
         ));
         pools.insert(key.clone(), pool.clone());
         pool
@@ -577,12 +580,28 @@ impl Pools {
     /// A node's pools are over: connections are closed when they are given back, idle ones at once. Who wants one next
     /// gets it from a new pool.
     pub fn retire(&self, node: &NodeId) {
-        let gone: Vec<_> = self.all().into_iter().filter(|pool| pool.key.node == *node).collect();
+        self.retire_those(|pool| pool.key.node == *node);
+    }
+
+    /// The same of one address.
+    pub fn retire_at(&self, address: &NodeAddress) {
+        self.retire_those(|pool| *pool.address == *address);
+    }
+
+    fn retire_those(&self, is_gone: impl Fn(&Pool) -> bool) {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        for pool in gone {
-            pools.remove(&pool.key);
-            pool.retire();
-        }
+        pools.retain(|_, pool| {
+            if is_gone(pool) {
+                pool.retire();
+            }
+            !pool.is_retired()
+        });
+    }
+
+    /// Nobody reads from the server at this address any more, nor will.
+    pub fn remove(&self, address: &NodeAddress) {
+        self.retire_at(address);
+        self.loads.write().unwrap_or_else(PoisonError::into_inner).remove(address);
     }
 
     /// Connections opened until now keep what they started with; none of them serves another transaction.

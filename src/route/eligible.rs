@@ -47,6 +47,8 @@ pub struct ReadLimits {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ineligible {
     Primary,
+    /// It is no node of the configuration any more.
+    Removed,
     Maintenance,
     NoWeight,
     Down {
@@ -88,6 +90,7 @@ impl Ineligible {
     pub fn as_str(&self) -> &'static str {
         match self {
             Ineligible::Primary => "primary",
+            Ineligible::Removed => "removed",
             Ineligible::Maintenance => "maintenance",
             Ineligible::NoWeight => "weight 0",
             Ineligible::Down { .. } => "down",
@@ -108,6 +111,7 @@ impl fmt::Display for Ineligible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ineligible::Primary => f.write_str("is the primary"),
+            Ineligible::Removed => f.write_str("was removed from the configuration"),
             Ineligible::Maintenance => f.write_str("is in maintenance"),
             Ineligible::NoWeight => f.write_str("has weight 0 in the configuration"),
             Ineligible::Down { reason } if reason.is_empty() => f.write_str("does not answer"),

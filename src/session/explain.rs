@@ -47,13 +47,13 @@ pub fn nodes(
     let is_free = matches!(consistency, Consistency::Eventual | Consistency::Bounded);
     let reasons = readers.reasons(freshness, is_free, token);
     let view = readers.view();
-    let node = |(at, (id, rejected)): (usize, (String, Option<String>))| {
-        let reader = view.nodes.get(at);
+    let node = |(id, rejected): (String, Option<String>)| {
+        let reader = view.nodes.iter().find(|reader| reader.is_present() && *reader.address.id.0 == *id);
         let lag = reader.and_then(|reader| reader.known_lag());
         let is_eligible = reader.is_some_and(|reader| reader.state.is_ok());
         Node { id, rejected, lag_bytes: lag.map(|lag| lag.bytes), lag_ms: lag.map(|lag| lag.time.0), is_eligible }
     };
-    reasons.into_iter().enumerate().map(node).collect()
+    reasons.into_iter().map(node).collect()
 }
 
 /// What is known when a text is explained.

@@ -4,6 +4,7 @@
 //! is read from where it is counted. Choosing is `route::balance`; here its facts are put together.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, 
 use crate::route::lag::{Lag, LagRing};
 use crate::route::outlier::{self, Outliers};
 use crate::route::{Consistency, Fallback, HashBy};
-use crate::types::{Millis, NodeAddress, Role, Timeline, Topology};
+use crate::types::{Millis, NodeAddress, NodeId, PLACES, Role, Timeline, Topology};
 
 /// The `[reads]` of the configuration, as far as sessions need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +34,8 @@ pub struct ReadSettings {
     pub zone: String,
     pub hash_by: HashBy,
     pub slow_start: Millis,
-    /// Zone and weight of each node, in the order of the topology.
-    pub nodes: Vec<(String, u32)>,
+    /// Zone and weight of each node.
+    pub nodes: HashMap<NodeId, (String, u32)>,
 }
 
 /// One node as a place to read from.
@@ -56,9 +57,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// False: its place is empty.
+    pub fn is_present(&self) -> bool {
+        !matches!(self.state, Err(Ineligible::Removed))
+    }
+
     /// How far a replica is behind; `None` of one that does not answer, and of a primary.
     pub fn known_lag(&self) -> Option<Lag> {
-        let is_unknown = matches!(self.state, Err(Ineligible::Primary | Ineligible::Down { .. }));
+        let is_unknown = matches!(self.state, Err(Ineligible::Primary | Ineligible::Removed | Ineligible::Down { .. }));
         (self.is_measured && !is_unknown).then_some(self.lag)
     }
 }
@@ -70,7 +76,7 @@ pub struct View {
     pub version: u64,
     pub primary: Option<usize>,
     pub timeline: Timeline,
-    /// One for each node of the topology, in its order.
+    /// One for each place of the topology.
     pub nodes: Vec<Reader>,
     /// At least one may serve reads.
     pub has_any: bool,
@@ -244,12 +250,11 @@ fn random() -> u64 {
 
 impl Readers {
     pub fn new(settings: ReadSettings) -> Readers {
-        let nodes = settings.nodes.len();
         Readers {
             settings: ArcSwap::from_pointee(settings),
-            positions: Positions::new(nodes),
-            outliers: Outliers::new(nodes),
-            silence: Silence::new(nodes),
+            positions: Positions::new(PLACES),
+            outliers: Outliers::new(PLACES),
+            silence: Silence::new(PLACES),
             view: ArcSwap::default(),
             turn: AtomicU64::new(0),
             started: Instant::now(),
@@ -366,13 +371,14 @@ impl Readers {
             };
             (reader.address.id.to_string(), reason)
         };
-        view.nodes.iter().enumerate().map(reason).collect()
+        let present = view.nodes.iter().enumerate().filter(|(_, reader)| reader.is_present());
+        present.map(reason).collect()
     }
 
     /// A replica did not do what it was asked to: a connection that could not be opened or broke.
     pub fn failed(&self, node: usize) {
         let view = self.view.load();
-        let replicas = view.nodes.iter().filter(|reader| !matches!(reader.state, Err(Ineligible::Primary))).count();
+        let replicas = view.nodes.iter().filter(|reader| !matches!(reader.state, Err(Ineligible::Primary | Ineligible::Removed))).count();
         let most_out = outlier::most_out(replicas, self.settings.load().fallback);
         if let Some(until) = self.outliers.failed(node, self.now(), most_out)
             && let Some(reader) = view.nodes.get(node)
@@ -400,7 +406,7 @@ impl Readers {
         let mut nodes = Vec::with_capacity(topology.nodes.len());
         for (index, view) in topology.nodes.iter().enumerate() {
             let known = before.nodes.get(index);
-            let (zone, weight) = settings.nodes.get(index).cloned().unwrap_or((String::new(), 1));
+            let (zone, weight) = settings.nodes.get(&view.address.id).cloned().unwrap_or((String::new(), 0));
             let position = self.positions.latest(index);
             let is_known = position.is_known() && position.is_in_recovery;
             let lag = if is_known { ring.lag(now, view.timeline, position.lsn) } else { Lag::default() };
@@ -413,12 +419,15 @@ impl Readers {
                 lag,
                 ejected_until: self.outliers.is_ejected(index, now),
                 weight,
-                is_in_maintenance: false,
+                is_in_maintenance: view.is_in_maintenance,
                 was_lagging: known.is_some_and(|known| matches!(&known.state, Err(reason) if reason.is_lag())),
             };
             let mut state = eligible::eligible(&sight, &settings.limits, facts, now);
             if topology.primary == Some(index) {
                 state = Err(Ineligible::Primary);
+            }
+            if view.is_removed {
+                state = Err(Ineligible::Removed);
             }
             // It was stopped, and is back: what failed before failed for that.
             if view.role == Role::Replica
@@ -426,7 +435,11 @@ impl Readers {
             {
                 self.outliers.forget(index);
             }
-            let load = pools.load(&view.address.id);
+            // Sessions may still be reading from one that was removed.
+            let load = match known.filter(|_| view.is_removed) {
+                Some(known) => known.load.clone(),
+                None => pools.load(&view.address),
+            };
             let was_eligible = known.is_some_and(|known| known.state.is_ok());
             let since = match (state.is_ok(), was_eligible, known) {
                 (true, true, Some(known)) => known.since,

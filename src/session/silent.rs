@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::Session;
 use super::shared::Shared;
 use crate::pool::server::Exchange;
-use crate::types::{NodeId, Role, Topology};
+use crate::types::{NodeAddress, Role, Topology};
 
 /// A node has as many bits of a footing as there are above those of its generation.
 const GENERATION_BITS: u32 = 48;
@@ -115,7 +115,7 @@ impl Shared {
                 && topology.primary != Some(index)
                 && !self.readers.positions.latest(index).is_known();
             if self.readers.silence.note(index, is_silent) {
-                let waiting = self.leave(index, &view.address.id);
+                let waiting = self.leave(index, &view.address);
                 if waiting > 0 {
                     tracing::info!(node = %view.address.id, waiting, "node does not answer; what it was asked is given up");
                 }
@@ -124,9 +124,9 @@ impl Shared {
     }
 
     /// How many may be waiting for it.
-    fn leave(&self, node: usize, id: &NodeId) -> usize {
+    fn leave(&self, node: usize, address: &NodeAddress) -> usize {
         // A connection that was idle all the time might be as good as before; nobody can know.
-        self.pools.retire(id);
+        self.pools.retire_at(address);
         let mut waiting = 0;
         for client in self.clients.all() {
             if client.footing().node() == Some(node) {

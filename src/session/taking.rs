@@ -310,7 +310,11 @@ impl Session {
                     },
                 },
             };
-            let Some(pool) = self.reader_pool(node) else { break };
+            let Some(pool) = self.reader_pool(node) else {
+                // Removed since it was chosen.
+                self.avoid = Some(node);
+                continue;
+            };
             let ground = Ground::Replica(self.turn_to(node));
             let want = self.want(true);
             let got = tokio::select! {
@@ -514,7 +518,7 @@ impl Session {
             return Some(pool.clone());
         }
         let view = self.shared.readers.view();
-        let address = view.nodes.get(node)?.address.clone();
+        let address = view.nodes.get(node).filter(|reader| reader.is_present())?.address.clone();
         let (database, user) = (self.me.client.database.clone(), self.me.client.user.clone());
         let key = PoolKey { node: address.id.clone(), database, user };
         let pool = self.shared.pools.get(&key, &address);

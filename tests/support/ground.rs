@@ -12,7 +12,7 @@ use pgbaton::auth::Secret;
 use pgbaton::demo::{CONTROL_USER, Cluster};
 use pgbaton::driver;
 use pgbaton::net::{NodeTls, NodeTlsMode};
-use pgbaton::node::{Control, ControlConfig};
+use pgbaton::node::{Control, ControlConfig, Reached};
 use pgbaton::types::{NodeAddress, NodeId, Topology};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -138,12 +138,12 @@ pub fn fixed(cluster: &Cluster) -> watch::Receiver<Arc<Topology>> {
 }
 
 pub fn control_config(cluster: &Cluster, user: &str, text: &str) -> ControlConfig {
-    let address = |node: &pgbaton::demo::Node| {
-        Arc::new(NodeAddress { id: NodeId::from(&*node.id), host: node.host(), port: node.port() })
+    let reached = |node: &pgbaton::demo::Node| {
+        let address = NodeAddress { id: NodeId::from(&*node.id), host: node.host(), port: node.port() };
+        Reached { address: Arc::new(address), password: Some(Secret::new(text)), agent: None }
     };
     ControlConfig {
-        agents: Default::default(),
-        nodes: cluster.nodes().iter().map(|node| (address(node), Some(Secret::new(text)))).collect(),
+        nodes: cluster.nodes().iter().map(reached).collect(),
         user: user.into(),
         database: "postgres".into(),
         tls: Arc::new(NodeTls::new(NodeTlsMode::Prefer, None).unwrap()),
