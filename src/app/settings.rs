@@ -8,8 +8,8 @@ use crate::auth::{MockSecret, Rules, Secret, Users};
 use crate::catalog::Overrides;
 use crate::cluster::{NodePolicy, Policy};
 use crate::config::{AuthMethod, ClientTlsMode as TlsMode, Config, NodeTlsMode as Mode, PoolMode, Rejoin};
-use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
 use crate::driver::Nodes;
+use crate::net::{ClientTlsMode, NodeTls, NodeTlsMode, ServerTls};
 use crate::node::{AgentAddress, Control, ControlConfig, Reached};
 use crate::pool::Limits;
 use crate::route::FunctionName;
@@ -63,7 +63,12 @@ pub fn reads(config: &Config) -> ReadSettings {
         zone: reads.zone.clone(),
         hash_by: reads.hash_by,
         slow_start: millis(reads.slow_start),
-        nodes: config.cluster.nodes.iter().map(|node| (node.id.as_str().into(), (node.zone.clone(), node.weight))).collect(),
+        nodes: config
+            .cluster
+            .nodes
+            .iter()
+            .map(|node| (node.id.as_str().into(), (node.zone.clone(), node.weight)))
+            .collect(),
     }
 }
 

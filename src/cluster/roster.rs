@@ -14,11 +14,7 @@ use crate::types::{Durability, NodeId};
 impl Brain {
     /// Whether these may be the nodes from now on; if not, why. `moved`: those that stay, but elsewhere, which is to be removed
     /// and added.
-    pub fn may_have_nodes(
-        &self,
-        nodes: &BTreeMap<NodeId, NodePolicy>,
-        moved: &BTreeSet<NodeId>,
-    ) -> Result<(), String> {
+    pub fn may_have_nodes(&self, nodes: &BTreeMap<NodeId, NodePolicy>, moved: &BTreeSet<NodeId>) -> Result<(), String> {
         let gone = self.policy.nodes.keys().filter(|node| !nodes.contains_key(*node) || moved.contains(*node));
         for node in gone {
             let what = if nodes.contains_key(node) { "moved to another address" } else { "removed" };
@@ -48,7 +44,9 @@ impl Brain {
         }
         let has_vote = |record: &Record| record.durability == Durability::Quorum && record.voters.contains(node);
         records().any(has_vote).then(|| {
-            format!("{under_way}, and it may be the only one that has some acknowledged commit (it is a voter); {again}")
+            format!(
+                "{under_way}, and it may be the only one that has some acknowledged commit (it is a voter); {again}"
+            )
         })
     }
 

@@ -176,8 +176,7 @@ impl Brain {
                     && seen.last_epoch.unwrap_or(Epoch(0)) == record.written
             })
         };
-        let found: Vec<NodeId> =
-            self
+        let found: Vec<NodeId> = self
             .nodes
             .keys()
             .filter(|node| **node != record.primary && self.is_wanted(node) && is_it(node).is_some())

@@ -372,7 +372,10 @@ fn a_reload_says_what_it_applies_and_what_waits() {
          [[cluster.nodes]]\nid = \"n2\"\nhost = \"h\""
     );
     let changes = old.changes(&parse(&new).unwrap());
-    assert_eq!(changes.applied, ["proxy.pool_size", "auth.rules", "cluster.nodes", "reads.max_lag", "reads.safe_functions"]);
+    assert_eq!(
+        changes.applied,
+        ["proxy.pool_size", "auth.rules", "cluster.nodes", "reads.max_lag", "reads.safe_functions"]
+    );
     assert_eq!(changes.needs_restart, ["proxy.workers"]);
     assert_eq!(old.changes(&old), Changes::default());
     let reloads = |key: &keys::Key| key.section != "reads" || key.reloads;

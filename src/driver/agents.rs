@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::views::Views;
 use super::{Driver, Report};
-use crate::cluster::agent::Task;
 use crate::cluster::Job;
+use crate::cluster::agent::Task;
 use crate::net::http::HttpUrl;
 use crate::types::NodeId;
 
@@ -39,7 +39,8 @@ pub(super) fn task(job: &Job, views: &Views) -> Option<(NodeId, Task)> {
 impl Driver {
     /// Asks the agents of the nodes for as long as they are where they are.
     pub(super) fn ask_agents(&mut self) {
-        let agents = self.reached.iter().filter_map(|(node, how)| Some((node.clone(), how.agent.as_ref()?.url.clone())));
+        let agents =
+            self.reached.iter().filter_map(|(node, how)| Some((node.clone(), how.agent.as_ref()?.url.clone())));
         let agents: BTreeMap<NodeId, HttpUrl> = agents.collect();
         self.asking.retain(|node, (url, task)| {
             let is_asked = agents.get(node) == Some(url);

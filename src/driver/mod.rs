@@ -23,11 +23,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::cluster::agent::{Order as AgentOrder, Report as AgentReport};
 use crate::cluster::history::HistoryEntry;
 use crate::cluster::{
-    Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, NodeState, Picture, Policy, Record,
+    Action, Answer, Brain, Command, CommandId, Event, Failure, FailureKind, Job, JobId, Lead, NodeState, Picture,
+    Policy, Record,
 };
 use crate::coord::Embedded;
-use crate::net::http::HttpUrl;
 use crate::monitor::{Monitor, MonitorConfig, Seen};
+use crate::net::http::HttpUrl;
 use crate::node::{Control, Reached};
 use crate::types::{Epoch, Millis, NodeId, Topology};
 use ledger::Ledger;
@@ -461,9 +462,8 @@ impl Driver {
 
     fn publish_picture(&mut self) {
         let picture = self.brain.picture();
-        let is_out = |node: &NodeId| {
-            picture.nodes.get(node).is_some_and(|account| account.state == NodeState::Maintenance)
-        };
+        let is_out =
+            |node: &NodeId| picture.nodes.get(node).is_some_and(|account| account.state == NodeState::Maintenance);
         self.views.maintain(is_out);
         self.views.publish_news();
         self.picture.send_if_modified(|known| {

@@ -38,9 +38,8 @@ impl Handle {
 
 impl Driver {
     pub(super) fn change_nodes(&mut self, nodes: Nodes) -> Result<(), String> {
-        let is_elsewhere = |node: &&Reached| {
-            self.reached.get(&node.address.id).is_some_and(|known| known.address != node.address)
-        };
+        let is_elsewhere =
+            |node: &&Reached| self.reached.get(&node.address.id).is_some_and(|known| known.address != node.address);
         let moved = nodes.reached.iter().filter(is_elsewhere).map(|node| node.address.id.clone()).collect();
         self.brain.may_have_nodes(&nodes.policies, &moved)?;
         let addresses = nodes.addresses();
@@ -84,7 +83,8 @@ impl Driver {
     }
 
     fn reach(&mut self, next: BTreeMap<NodeId, Reached>) {
-        let is_same = |node: &NodeId, how: &Reached| self.reached.get(node).is_some_and(|known| known.address == how.address);
+        let is_same =
+            |node: &NodeId, how: &Reached| self.reached.get(node).is_some_and(|known| known.address == how.address);
         let stays = |node: &NodeId| self.wanted.policies.contains_key(node) || next.contains_key(node);
         for node in self.reached.keys().filter(|node| !next.contains_key(*node)) {
             let others = self.reached.keys().filter(|other| *other != node).cloned().collect();

@@ -378,7 +378,11 @@ impl Readers {
     /// A replica did not do what it was asked to: a connection that could not be opened or broke.
     pub fn failed(&self, node: usize) {
         let view = self.view.load();
-        let replicas = view.nodes.iter().filter(|reader| !matches!(reader.state, Err(Ineligible::Primary | Ineligible::Removed))).count();
+        let replicas = view
+            .nodes
+            .iter()
+            .filter(|reader| !matches!(reader.state, Err(Ineligible::Primary | Ineligible::Removed)))
+            .count();
         let most_out = outlier::most_out(replicas, self.settings.load().fallback);
         if let Some(until) = self.outliers.failed(node, self.now(), most_out)
             && let Some(reader) = view.nodes.get(node)
