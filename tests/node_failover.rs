@@ -14,7 +14,6 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use field::{Field, failed, freeze, id, names, received};
-use pgbaton::auth::Secret;
 use pgbaton::cluster::{Answer, FailureKind, Sight, Symptom, SyncNames};
 use pgbaton::demo::{CONTROL_USER, Node, Shutdown};
 use pgbaton::node::{Control, XactStatus};

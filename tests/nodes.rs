@@ -260,7 +260,7 @@ fn a_node_is_removed_under_load_and_nobody_notices() {
     stage.write(&["n4"]);
     assert_eq!(stage.reload().unwrap(), "applied: cluster.nodes; needs a restart: nothing");
     assert_eq!(stage.shown(), set_of(&["n1", "n2", "n3"]));
-    assert!(!http_text(stage.admin, "/metrics").contains("\"n4\""));
+    wait_until(DEADLINE, "it is in no metric", || !http_text(stage.admin, "/metrics").contains("\"n4\""));
     stage.wait_for_voters(&["n2", "n3"]);
     for client in long {
         assert_eq!(client.join().unwrap(), "1", "a read under way ends as it would have");
@@ -395,6 +395,35 @@ fn a_node_moves_to_another_port_under_load() {
     writers.wait_for_more();
     until_reads(stage.proxy.port, &stage.ledger(), "reads go on", |shares| shares.of("n3") > 0);
     assert!(squatter.accept().is_err(), "somebody still looks for it where it was");
+    assert_eq!(writers.end(&stage), [""; 0]);
+    crowd.end();
+}
+
+#[test]
+fn two_nodes_exchange_their_addresses() {
+    let stage = Stage::set(2, "quorum", &[]);
+    stage.wait_for_voters(&["n2", "n3"]);
+    let (writers, crowd) = (Writers::start(stage.proxy.port, 2), Crowd::start(stage.proxy.port, 3));
+    let port = |id: &str| stage.cluster.node(id).unwrap().port();
+    let (n2, n3) = (port("n2"), port("n3"));
+    let file = stage.proxy.config_file();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text =
+        text.replace(&format!("port = {n2}"), "port = X").replace(&format!("port = {n3}"), &format!("port = {n2}"));
+    std::fs::write(&file, text.replace("port = X", &format!("port = {n3}"))).unwrap();
+    stage.reload().unwrap();
+    wait_until(DEADLINE, "each calls itself by its new name", || {
+        let senders = "SELECT string_agg(application_name || ' ' || state, ',' ORDER BY application_name) FROM pg_stat_replication";
+        let name = |id: &str| stage.sql(id, "SHOW primary_conninfo");
+        stage.sql("n1", senders) == "n2 streaming,n3 streaming"
+            && name("n2").contains("n3")
+            && name("n3").contains("n2")
+    });
+    stage.wait_for_voters(&["n2", "n3"]);
+    until_reads(stage.proxy.port, &stage.ledger(), "both get reads", |shares| {
+        shares.of("n2") > 0 && shares.of("n3") > 0
+    });
+    assert_eq!((&stage.shown_node("n2")["port"], &stage.shown_node("n3")["port"]), (&n3.into(), &n2.into()));
     assert_eq!(writers.end(&stage), [""; 0]);
     crowd.end();
 }

@@ -152,9 +152,9 @@ impl Brain {
                 let lsn = seen.map_or(0, |seen| seen.lsn.0);
                 sender.is_streaming && lsn.saturating_sub(sender.flushed.0) <= NEAR_BYTES
             });
-            // What streams under its name may be another server, if it does not say so itself.
+            // What streams under its name may be another server, unless it says itself that it follows, by that name.
             let sighting = self.known(node).and_then(|known| known.seen.as_ref());
-            let is_near = is_near && sighting.is_some_and(|seen| seen.what.receiver.is_some());
+            let is_near = is_near && sighting.is_some_and(|seen| seen.what.follows.as_ref() == Some(&record.primary));
             let is_in_use = self.is_wanted(node) && !record.maintenance.contains(*node);
             **node != record.primary && is_in_use && (is_kept || is_near)
         };
