@@ -79,6 +79,12 @@ impl Ground<'_> {
         complete(&fitting, self).is_ok_and(|floor| chosen.received >= floor)
     }
 
+    /// Up to where a recruit has to have everything to be chosen, if these are enough to tell.
+    pub fn floor(&self, recruits: &BTreeMap<NodeId, Recruit>) -> Option<Lsn> {
+        let fitting = recruits.iter().filter(|(_, recruit)| self.fits(recruit).is_ok()).collect();
+        complete(&fitting, self).ok()
+    }
+
     /// Whether its log is known to be a beginning of that of the record's primary, or the other way round: it was seen to
     /// receive from it, or has the row that was only written there.
     pub fn is_of_history(&self, recruit: &Recruit) -> bool {

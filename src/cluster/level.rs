@@ -43,6 +43,9 @@ impl Brain {
     }
 
     pub(super) fn levelled(&mut self, node: NodeId, result: Result<Answer, Failure>) {
+        if matches!(self.mode, Mode::Recruiting(_)) {
+            return self.brought_up(node, result);
+        }
         let Mode::Settling(settling) = &mut self.mode else { return };
         match result {
             Ok(Answer::Recruited { timeline, received, last_epoch, .. }) => {

@@ -48,6 +48,9 @@ impl Brain {
         self.ask_recruits(&record, &recruiting);
         self.fence_old(&record, &recruiting.change);
         let choice = self.choose(&record, &recruiting.change);
+        if self.is_running(|job| matches!(job, Job::Level { .. })) {
+            return;
+        }
         let is_asking = self.is_running(|job| matches!(job, Job::Recruit { .. }));
         if is_held {
             let reason = "no change of primary is allowed (paused, or failover.automatic is off)".to_string();
@@ -72,6 +75,7 @@ impl Brain {
                 let reason = format!("{node} is the candidate");
                 self.settle_with(node, false, reason);
             }
+            Err(_) if self.brings_up(&record, &recruiting.change) => {}
             Err(_) => self.refuse(&record, &recruiting, choice, is_back),
         }
     }

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::brain::names;
-use super::mode::Mode;
-use super::{Brain, Job, NodePolicy, Record};
+use super::candidate::Ground;
+use super::mode::{Change, Mode};
+use super::{Answer, Brain, Failure, Job, NodePolicy, Record};
 use crate::types::{Durability, NodeId};
 
 impl Brain {
@@ -48,6 +49,40 @@ impl Brain {
                 "{under_way}, and it may be the only one that has some acknowledged commit (it is a voter); {again}"
             )
         })
+    }
+
+    /// What only a node has that leaves, and so is not promoted, is brought to the best of those that may be: the voters were to
+    /// be changed, and the primary died before they were. Whether that is under way.
+    pub(super) fn brings_up(&mut self, record: &Record, change: &Change) -> bool {
+        let Change { recruits, unfit, order, .. } = change;
+        let ground = Ground { record, policy: &self.policy, highest: self.highest, unfit, order: None };
+        let Some(floor) = ground.floor(recruits).filter(|_| record.durability == Durability::Quorum) else {
+            return false;
+        };
+        let known = || recruits.iter().filter(|(_, recruit)| ground.is_of_history(recruit));
+        let source = known().find(|(node, recruit)| !self.is_wanted(node) && recruit.received >= floor);
+        let Some((from, source)) = source else { return false };
+        let may_lead =
+            |node: &NodeId| ground.is_eligible(node).is_ok() && order.as_ref().is_none_or(|order| order.to == *node);
+        let behind = known()
+            .filter(|(node, its)| its.timeline == source.timeline && its.received < source.received && may_lead(node));
+        let rank = |node: &NodeId| self.policy.nodes.get(node).map_or(0, |node| node.priority);
+        let Some((node, _)) = behind.max_by_key(|(node, its)| (its.received, rank(node))) else { return false };
+        let (node, from, until) = (node.clone(), from.clone(), source.received);
+        self.say(true, format!("{from} is to leave and alone has everything up to {until}: {node} receives it"));
+        if let Mode::Recruiting(recruiting) = &mut self.mode {
+            recruiting.change.levelled.insert(node.clone());
+        }
+        self.start(Job::Level { node, from, until });
+        true
+    }
+
+    pub(super) fn brought_up(&mut self, node: NodeId, result: Result<Answer, Failure>) {
+        // Nobody knows from whom one receives that was not brought up: it is recruited again, or for the first time.
+        if let (Mode::Recruiting(recruiting), Err(_)) = (&mut self.mode, &result) {
+            recruiting.change.recruits.remove(&node);
+        }
+        self.recruited(node, result);
     }
 
     pub(super) fn nodes_changed(&mut self, nodes: BTreeMap<NodeId, NodePolicy>) {
