@@ -46,6 +46,7 @@ impl Stage {
         settings.left_out = left_out.to_vec();
         let proxy = Proxy::start(&cluster, &settings);
         let stage = Stage { cluster, proxy, settings, admin };
+        wait_until(DEADLINE, "the admin endpoint listens", || TcpStream::connect(("127.0.0.1", admin)).is_ok());
         wait_until(DEADLINE, "there is a primary", || stage.picture()["primary"] == "n1");
         let voters = if durability == "quorum" { replicas - left_out.len() } else { 0 };
         wait_until(DEADLINE, "there are voters", || names(&stage.picture()["voters"]).len() == voters);
