@@ -23,6 +23,21 @@ pub async fn refused(site: &Site, control: &Control, source: &Source) -> Result<
     source.refuses_rewind().await
 }
 
+/// Replays the log after a crash, as `pg_rewind` would have it done before it begins, but without removing any of it: the
+/// checkpoint at the end takes away what was before the last one, which may be just what the rewind has to begin from.
+async fn recover(site: &Site, steps: &Steps) -> Result<(), Failed> {
+    steps.say("recovering from the crash before it is rewound");
+    // Alone it refuses to be a standby.
+    for name in ["standby.signal", "recovery.signal"] {
+        let _ = fs::remove_file(site.data(name));
+    }
+    let mut command = program::command(site, "postgres");
+    command.arg("--single").arg("-D").arg(&site.data_dir);
+    // In MB, the most that there is. Nobody is asked for an acknowledgement.
+    command.args(["-c", "wal_keep_size=2147483647", "-c", "synchronous_standby_names=", "template1"]);
+    program::run(command, "crash recovery", |_| (), |_| false).await?.check("crash recovery")
+}
+
 /// From the moment it begins until it has ended well, the data is of no use to anybody: the note says so.
 pub async fn rewind(
     site: &Site,
@@ -35,10 +50,7 @@ pub async fn rewind(
     source.checkpoint().await?;
     settings::save(site)?;
     if !control.is_clean() {
-        // pg_rewind has the server recover by itself first, alone, which one that is to be a standby refuses to do.
-        for name in ["standby.signal", "recovery.signal"] {
-            let _ = fs::remove_file(site.data(name));
-        }
+        recover(site, steps).await?;
     }
     note.stage = Stage::Unusable;
     note.write(site)?;
