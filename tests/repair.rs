@@ -65,7 +65,7 @@ impl<'a> Own<'a> {
     }
 
     /// Begins, and is dropped as soon as it says such a step.
-    fn begin(&self, primary: &Node, until: &str) {
+    fn begin(&self, primary: &Node, until: &str, then: impl FnOnce()) {
         let (steps, place) = (Steps::default(), place(primary));
         let seen = async {
             while !steps.current().starts_with(until) {
@@ -75,7 +75,7 @@ impl<'a> Own<'a> {
         runtime().block_on(async {
             tokio::select! {
                 done = rejoin(&self.site, self, &place, Repair::Auto, &steps) => panic!("it ended before \"{until}\": {done:?}"),
-                () = seen => {}
+                () = seen => then(),
             }
         });
     }
@@ -237,6 +237,12 @@ fn diverge(cluster: &Cluster, commits: i32, how: demo::Shutdown) {
     write(n2, 10..12);
 }
 
+/// Of settings that come twice the last counts.
+fn port_of(conf: &str) -> String {
+    let last = conf.lines().rev().find_map(|line| line.strip_prefix("port = "));
+    last.unwrap_or_default().trim_matches('\'').to_owned()
+}
+
 fn kept(site: &Site) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(&site.kept_dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.'));
@@ -294,7 +300,7 @@ fn what_a_killed_primary_alone_had_is_counted_kept_and_undone() {
     assert_follows(&own, n2);
     // Its own port, not the primary's, stands in its configuration.
     let conf = fs::read_to_string(own.site.data("postgresql.conf")).unwrap();
-    assert!(conf.contains(&format!("port = '{}'", own.node.port())));
+    assert_eq!(port_of(&conf), own.node.port().to_string());
 }
 
 fn a_standby_ahead(is_killed: bool) {
@@ -439,10 +445,12 @@ fn a_copy_that_is_cut_off_leaves_the_data_and_is_made_again() {
     let n2 = &cluster.nodes()[1];
     let own = Own::of(&cluster, "n1");
     let before = control_file(&own.site);
-    own.begin(n2, "copying");
+    // It cannot end by itself before its own limits: nobody lets it in.
+    own.begin(n2, "copying", || n2.pause());
+    wait_until(Duration::from_secs(5), "pg_basebackup is killed", || programs(&own.site.data_dir).is_empty());
+    n2.resume();
     assert_eq!(control_file(&own.site), before);
     assert_eq!(unfinished(&own.site), None);
-    wait_until(DEADLINE, "pg_basebackup is gone", || programs(&own.site.data_dir).is_empty());
     let deed = own.rejoin(n2, Repair::Auto).unwrap();
     assert_eq!((deed.repair, deed.diverged.unwrap().commits), (Some(Repair::Rebuild), Some(2)));
     assert_follows(&own, n2);
@@ -456,7 +464,7 @@ fn a_rewind_that_is_cut_off_is_not_started_on_but_made_anew() {
     diverge(&cluster, 4, demo::Shutdown::Kill);
     let n2 = &cluster.nodes()[1];
     let own = Own::of(&cluster, "n1");
-    own.begin(n2, "rewinding");
+    own.begin(n2, "rewinding", || ());
     wait_until(DEADLINE, "pg_rewind is gone", || programs(&own.site.data_dir).is_empty());
     assert!(unfinished(&own.site).is_some());
     assert!(own.rejoin(n2, Repair::Follow).is_err());
@@ -468,7 +476,7 @@ fn a_rewind_that_is_cut_off_is_not_started_on_but_made_anew() {
     assert!(has_file(&Path::new(&lost.kept).join("wal"), |name| name.len() == 24));
     assert_follows(&own, n2);
     let conf = fs::read_to_string(own.site.data("postgresql.conf")).unwrap();
-    assert!(conf.contains(&format!("port = '{}'", own.node.port())));
+    assert_eq!(port_of(&conf), own.node.port().to_string());
 }
 
 #[test]
@@ -589,12 +597,15 @@ fn a_mount_point_is_filled_from_within() {
 
 /// Programs that have this path in their arguments.
 fn programs(path: &Path) -> Vec<String> {
-    let wanted = path.to_str().unwrap();
+    // A copy grows beside it, under a name with that of the data directory in it.
+    let (parent, name) = (path.parent().unwrap().to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let found = entries.filter_map(|entry| {
         let text = fs::read(entry.path().join("cmdline")).ok()?;
         let text = String::from_utf8_lossy(&text).replace('\0', " ");
-        (text.contains("pg_") || text.contains("--single")).then_some(text).filter(|text| text.contains(wanted))
+        (text.contains("pg_") || text.contains("--single"))
+            .then_some(text)
+            .filter(|text| text.contains(&format!("{parent}/{name}")) || text.contains(&format!("{parent}/.{name}.")))
     });
     found.collect()
 }

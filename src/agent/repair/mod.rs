@@ -151,7 +151,11 @@ impl Work<'_> {
         loop {
             let examined = self.examine(note.as_ref()).await?;
             let timeline = self.source.timeline;
-            let is_made = |note: &Note| note.stage == Stage::Made && note.timeline == timeline;
+            let is_made = |note: &Note| {
+                note.stage == Stage::Made
+                    && note.timeline == timeline
+                    && (repair != Repair::Rebuild || note.repair == Repair::Rebuild)
+            };
             let is_ready = tried.is_empty() && local::is_fresh(site) && note.as_ref().is_some_and(is_made);
             let choice = match (&note, is_ready) {
                 // It only has to be started.
@@ -184,7 +188,7 @@ impl Work<'_> {
             let trouble = match done {
                 Err(error) if choice.repair == Repair::Rewind => NotYet::Data(error.reason),
                 Err(error) => return Err(error),
-                Ok(()) => match standby::start(site, server, place, source, steps).await {
+                Ok(()) => match self.start().await {
                     Ok(()) => {
                         forget(site);
                         return Ok(deed(choice, examined.end(), note));
@@ -206,6 +210,12 @@ impl Work<'_> {
             tried.push(Tried { repair: choice.repair, reason });
             stop(server, steps).await?;
         }
+    }
+
+    async fn start(&mut self) -> Result<(), NotYet> {
+        // A copy may have taken hours, in which nothing was said on the old connection.
+        self.source.reconnect(self.site, self.place).await.map_err(NotYet::Other)?;
+        standby::start(self.site, self.server, self.place, &self.source, self.steps).await
     }
 
     /// Of a server that is stopped.

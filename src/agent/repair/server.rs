@@ -181,6 +181,11 @@ impl Source {
         Ok(source)
     }
 
+    pub async fn reconnect(&mut self, site: &Site, place: &Place) -> Result<(), Failed> {
+        self.asked = Asked::connect(site, &place.host, place.port, format!("primary {}", place.node)).await?;
+        Ok(())
+    }
+
     /// Its timeline's history. Over a replication connection, which is what the node is going to need anyway: whoever may
     /// not have one hears so before anything is touched.
     async fn history(&self, site: &Site) -> Result<String, Failed> {
