@@ -55,6 +55,10 @@ pub fn arguments(site: &Site, settings: &Settings) -> Vec<OsString> {
 /// Writes the file: the old one or the new one is there, whatever happens.
 pub fn write(site: &Site, postgres: &BTreeMap<String, String>) -> Result<(), Failed> {
     let text = text(&site.node.0, postgres);
+    // What is there already needs no room on the disk.
+    if std::fs::read_to_string(site.data(FILE)).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
     let (path, new) = (site.data(FILE), site.data(format!("{FILE}.tmp")));
     let written = site
         .runner

@@ -55,9 +55,10 @@ pub async fn initialise(site: &Site, settings: &Settings, agent_dir: &Path, step
 
     steps.say("making the roles");
     let place = Private::new(site)?;
-    let server = serve(site, &place.0, &log)?;
+    let server = Serving(serve(site, &place.0, &log)?);
+    let server = &server.0;
     let made = async {
-        ready(site, &server, &log).await?;
+        ready(site, server, &log).await?;
         let roles = roles(settings, password.reveal());
         psql(site, settings, &place.0, roles, &log).await
     };
@@ -266,6 +267,17 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server that does not outlive the making of its cluster.
+struct Serving(Process);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if self.0.ended().is_none() {
+            self.0.signal(Signal::QUIT);
+        }
     }
 }
 

@@ -279,9 +279,9 @@ mod tests {
         let text = format!("[agent]\n{LEAST}");
         let document = Document::parse(&text, Path::new("t"), &AGENT, false).unwrap();
         build(&document).unwrap();
-        let table: std::collections::BTreeSet<String> = AGENT.keys().map(super::super::keys::Key::path).collect();
+        let table: std::collections::BTreeSet<String> = AGENT.keys().map(crate::config::keys::Key::path).collect();
         assert_eq!(document.asked(), table);
-        let found: Vec<super::super::Problem> = document.into_problems();
+        let found: Vec<crate::config::Problem> = document.into_problems();
         assert_eq!(found, []);
     }
 }
