@@ -1,5 +1,6 @@
 //! The brain's stories, as transcripts: what happens to a small world, and everything the brain does about it.
 
+mod agents;
 mod beginnings;
 mod failover;
 mod ground;

@@ -1,5 +1,6 @@
 //! Nodes come back as standbys, by their agents, and a cluster begins where there is none.
 
+use super::agents::world_with_agents;
 use super::ground::*;
 use crate::cluster::agent::{Data, Deed, Diverged, Doing, Done, Outcome, Repair, Server};
 use crate::cluster::*;
