@@ -1,10 +1,11 @@
 //! What goes wrong, and when: drawn by the seed from a profile, for some seconds; then everything is mended.
 
-use pgbaton::cluster::{Command, NodePolicy, Policy};
+use pgbaton::cluster::{Command, NodePolicy, Phase, Policy};
 use pgbaton::types::{Durability, Millis};
 
-use crate::node::{Life, name};
+use crate::node::{Data, Life, index, name};
 use crate::random::Random;
+use crate::wal::Wal;
 use crate::world::{Due, World};
 
 /// Whoever is the primary when it strikes.
@@ -36,8 +37,10 @@ pub const PROFILES: [Profile; 7] = [
 pub struct Plan {
     pub profile: Profile,
     pub durability: Option<Durability>,
-    /// Former primaries are rewound while faults go on, too.
+    /// There is an agent beside each node, and nobody repairs anything by hand.
     pub has_agents: bool,
+    /// People rewind former primaries while faults go on, too.
+    pub has_people: bool,
     /// Instead of what would be drawn.
     pub script: Option<Script>,
 }
@@ -53,7 +56,13 @@ pub struct Script {
 impl Plan {
     pub fn of(seed: u64) -> Plan {
         let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
-        Plan { profile, durability: None, has_agents: (seed / 7).is_multiple_of(2), script: None }
+        Plan {
+            profile,
+            durability: None,
+            has_agents: (seed / 7) % 2 == 1,
+            has_people: (seed / 14).is_multiple_of(2),
+            script: None,
+        }
     }
 
     pub fn policy(&self, random: &mut Random) -> Policy {
@@ -63,7 +72,7 @@ impl Plan {
         let nodes = (0..count).map(|at| {
             let priority = [100, 100, 100, 100, 100, 50, 0][random.below(if at == 0 { 5 } else { 7 }) as usize];
             let priority = if self.script.is_some() { 100 } else { priority };
-            (name(at), NodePolicy { priority, zone: String::new(), has_agent: false })
+            (name(at), NodePolicy { priority, zone: String::new(), has_agent: self.has_agents })
         });
         let nodes = nodes.collect();
         Policy {
@@ -134,6 +143,14 @@ pub enum Fault {
     PromoteByHand {
         node: usize,
     },
+    /// The agent's process; its server lives on.
+    KillAgent {
+        node: usize,
+    },
+    /// Everything that is on a standby's disk is lost.
+    Wipe {
+        node: usize,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,6 +202,9 @@ impl World {
             kind += 1;
         }
         let coin = self.random.chance(500);
+        if self.plan.has_agents && self.random.chance(100) {
+            return if coin { Fault::KillAgent { node } } else { Fault::Wipe { node: any } };
+        }
         match kind {
             0 => Fault::Kill { node },
             1 => Fault::Gone { node },
@@ -235,13 +255,18 @@ impl World {
             Fault::Isolate { node, from_all } => Fault::Isolate { node: resolve(node), from_all },
             Fault::Stall { node } => Fault::Stall { node: resolve(node) },
             Fault::Full { node } => Fault::Full { node: resolve(node) },
+            Fault::KillAgent { node } => Fault::KillAgent { node: resolve(node) },
             fault => fault,
         };
         self.say(|_| format!("FAULT {fault:?}"));
         let mut lasts = if self.random.chance(300) { (20, 300) } else { (300, 4000) };
         match &fault {
             Fault::Kill { node } => self.kill(*node, Life::Down),
-            Fault::Gone { node } => self.kill(*node, Life::Gone),
+            Fault::Gone { node } => {
+                self.kill(*node, Life::Gone);
+                self.nodes[*node].life = Life::Gone;
+                self.kill_agent(*node);
+            }
             Fault::Freeze { node } => {
                 let node = &mut self.nodes[*node];
                 node.is_frozen = node.life == Life::Running;
@@ -268,6 +293,8 @@ impl World {
             Fault::StoreFails => self.store.is_failing = true,
             Fault::StoreSlow => self.store.is_slow = true,
             Fault::Order(order) => self.order(*order),
+            Fault::KillAgent { node } => self.kill_agent(*node),
+            Fault::Wipe { node } => self.wipe(*node),
             Fault::PromoteByHand { node } => {
                 if self.nodes[*node].is_up() {
                     self.promote(*node);
@@ -280,6 +307,8 @@ impl World {
 
     pub fn mend(&mut self, fault: Fault) {
         match fault {
+            Fault::Kill { .. } if self.plan.has_agents => {}
+            Fault::Gone { node } | Fault::KillAgent { node } if self.plan.has_agents => self.boot_agent(node),
             Fault::Kill { node } | Fault::Gone { node } => self.start(node),
             Fault::Freeze { node } => self.thaw(node),
             Fault::Isolate { .. } | Fault::OneWay { .. } => {
@@ -296,7 +325,7 @@ impl World {
             Fault::FreezePgbaton => self.thaw_pgbaton(),
             Fault::StoreFails => self.store.is_failing = false,
             Fault::StoreSlow => self.store.is_slow = false,
-            Fault::Order(_) | Fault::PromoteByHand { .. } => {}
+            Fault::Order(_) | Fault::PromoteByHand { .. } | Fault::Wipe { .. } | Fault::KillAgent { .. } => {}
         }
     }
 
@@ -310,6 +339,21 @@ impl World {
             Fault::OneWay { from, to } => vec![(from, to)],
             _ => Vec::new(),
         }
+    }
+
+    /// Not of the primary, nor of a second node: then even what two nodes have acknowledged may be lost, and nobody promises
+    /// anything about that.
+    fn wipe(&mut self, node: usize) {
+        let Some(record) = self.store.record.as_ref().filter(|record| record.phase == Phase::Stable) else { return };
+        let are_whole = self.nodes.iter().all(|node| node.data == Data::Present);
+        if !are_whole || index(&record.primary) == node || self.nodes[node].life == Life::Gone {
+            return;
+        }
+        self.kill(node, Life::Down);
+        let server = &mut self.nodes[node];
+        server.data = Data::Absent;
+        server.wal = Wal::default();
+        (server.flushed, server.replayed, server.diverged_at) = (0, 0, None);
     }
 
     fn thaw(&mut self, node: usize) {
@@ -341,7 +385,10 @@ impl World {
             self.nodes[node].is_full = false;
             self.nodes[node].is_replay_paused = false;
             self.nodes[node].replay_lag = 5;
-            self.start(node);
+            match self.plan.has_agents {
+                true => self.boot_agent(node),
+                false => self.start(node),
+            }
         }
         self.store.is_failing = false;
         self.store.is_slow = false;

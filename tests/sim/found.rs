@@ -18,6 +18,7 @@ fn ends_well(durability: Durability, faults: &[(u64, Fault)], calm: u64) {
             profile: Profile::Everything,
             durability: Some(durability),
             has_agents: false,
+            has_people: false,
             script: Some(script),
         };
         let outcome = run_plan(seed, plan, None, true);

@@ -4,7 +4,9 @@
 //! how many are run, from `PGBATON_SIM_FIRST` on; `PGBATON_SIM_SEED=n` runs one and prints what happened. A run ends with the first
 //! invariant broken (`invariants/`, one file each), or when the cluster is well again.
 
+mod agent;
 mod clients;
+mod errands;
 mod faults;
 mod found;
 mod invariants;
@@ -16,6 +18,7 @@ mod pgbaton;
 mod planted;
 mod plants;
 mod random;
+mod repair;
 mod replication;
 mod run;
 mod server;

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use pgbaton::cluster::{Observation, Receiver as SeenReceiver, Sender as SeenSender, SyncNames};
 use pgbaton::types::{Epoch, Lsn, Millis, NodeId, Timeline};
 
+use crate::agent::Agent;
 use crate::message::Caller;
 use crate::wal::Wal;
 use crate::world::Due;
@@ -25,6 +26,15 @@ pub enum Life {
     Down,
     /// The host is gone: silence.
     Gone,
+}
+
+/// What is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Data {
+    Present,
+    Absent,
+    /// In the middle of a repair: nothing can be started on it.
+    Unfinished,
 }
 
 /// `synchronous_standby_names`
@@ -72,6 +82,8 @@ pub struct Waiter {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub id: NodeId,
+    pub agent: Option<Agent>,
+    pub data: Data,
     pub life: Life,
     /// Stopped by SIGSTOP; what arrives waits here.
     pub is_frozen: bool,
@@ -122,6 +134,8 @@ impl Node {
         let len = wal.len();
         Node {
             id,
+            agent: None,
+            data: Data::Present,
             life: Life::Running,
             is_frozen: false,
             inbox: Vec::new(),

@@ -1,4 +1,4 @@
-//! The people, and the agents beside the nodes: give orders, rewind what cannot follow by itself, and in the end look
+//! The people: give orders, rewind what cannot follow by itself, and in the end look
 //! whether the cluster is well again.
 
 use pgbaton::cluster::{CommandId, Event, Phase};
@@ -15,6 +15,8 @@ const PATIENCE: u64 = 900;
 const LONG_PATIENCE: u64 = 8000;
 /// When faults have stopped, all has to be well after so long.
 const BOUND: u64 = 40_000;
+/// Agents try again after growing pauses, and are called when a standby has not been streamed to for a while.
+const BOUND_OF_AGENTS: u64 = 120_000;
 
 #[derive(Clone, Default, Debug)]
 pub struct Operator {
@@ -56,7 +58,7 @@ impl World {
         {
             self.undo_orders();
         }
-        if !self.is_calm && !self.plan.has_agents {
+        if self.plan.has_agents || !self.is_calm && !self.plan.has_people {
             return;
         }
         let Some(primary) = self.settled_primary() else { return };
@@ -141,7 +143,8 @@ impl World {
             }
             Err(reason) => {
                 self.operator.well = 0;
-                if self.now > since + BOUND {
+                let bound = if self.plan.has_agents { BOUND_OF_AGENTS } else { BOUND };
+                if self.now > since + bound {
                     self.judge(&Fact::End { result: Err(reason) });
                     return;
                 }

@@ -7,6 +7,7 @@ use pgbaton::cluster::action::JobId;
 use pgbaton::cluster::{Action, Brain, Event, Failure, FailureKind, Job, Lead, Sight, Symptom};
 use pgbaton::types::{Epoch, Millis};
 
+use crate::errands::{Errand, Question};
 use crate::invariants::Fact;
 use crate::message::{Caller, Reply, Request, What};
 use crate::node::index;
@@ -27,6 +28,8 @@ pub struct Pgbaton {
     /// What the data plane goes by: the open epoch and its primary.
     pub open: Option<(u64, usize)>,
     pub tasks: BTreeMap<u64, Task>,
+    pub errands: BTreeMap<u64, Errand>,
+    pub questions: BTreeMap<u64, Question>,
     /// The number of the probe that is under way, for each node; 0: none.
     pub probes: Vec<u64>,
     pub beat: u64,
@@ -45,6 +48,8 @@ impl Pgbaton {
             inbox: Vec::new(),
             open: None,
             tasks: BTreeMap::new(),
+            errands: BTreeMap::new(),
+            questions: BTreeMap::new(),
             probes: vec![0; nodes],
             beat: 0,
             tick: None,
@@ -73,6 +78,10 @@ impl World {
         for node in 0..self.nodes.len() {
             let after = self.random.between(0, 40);
             self.own(after, Timer::Probe { node });
+            if self.plan.has_agents {
+                let after = self.random.between(0, 60);
+                self.own(after, Timer::AskAgent { node });
+            }
         }
         self.own(50, Timer::Beat);
     }
@@ -165,6 +174,9 @@ impl World {
                 self.own(after, Timer::Stored { serial });
             }
             Action::Do { id, epoch, job } => {
+                if self.begin_errand(id.0, epoch, &job) {
+                    return;
+                }
                 let order = self.next_serial();
                 self.pgbaton.tasks.insert(id.0, Task::new(epoch.0, job, order));
                 self.own(0, Timer::Ask { id: id.0 });
@@ -172,6 +184,7 @@ impl World {
             }
             Action::Forget(id) => {
                 self.pgbaton.tasks.remove(&id.0);
+                self.pgbaton.errands.remove(&id.0);
             }
             Action::Probe(node) => self.probe(index(&node)),
             Action::Publish(Lead::Draining { .. }) | Action::NoteRepair(_) => {}
@@ -211,6 +224,9 @@ impl World {
                     self.seen(node, Sight::Fails(Symptom::Silent, "no answer in time".into()));
                 }
             }
+            Timer::AskAgent { node } => self.ask_agent(node),
+            Timer::AgentLate { serial } => self.agent_late(serial),
+            Timer::Errand { id } => self.ask_errand(id),
             Timer::Beat => {
                 self.own(self.policy.probe_interval.0, Timer::Beat);
                 if let Some((epoch, node)) = self.pgbaton.open

@@ -66,7 +66,13 @@ fn a_recruit_that_goes_on_receiving_is_found() {
     let story = |_| {
         let faults = vec![(1500, Fault::Stall { node: 0 }), (1600, Fault::OneWay { from: 0, to: 1 })];
         let script = Some(Script { nodes: 3, faults, calm: 6000 });
-        Plan { profile: Profile::Everything, durability: Some(Durability::Quorum), has_agents: false, script }
+        Plan {
+            profile: Profile::Everything,
+            durability: Some(Durability::Quorum),
+            has_agents: false,
+            has_people: false,
+            script,
+        }
     };
     is_found_in(story, Plant::RecruitLeavesTheReceiver, "most advanced candidate", 3000);
 }
@@ -119,6 +125,16 @@ fn a_loss_beyond_the_bound_is_found() {
 #[test]
 fn giving_up_after_the_first_candidate_is_found() {
     is_found(Plant::NeverTriesTheNext, "liveness", 1000);
+}
+
+#[test]
+fn a_former_primary_that_starts_unasked_is_found() {
+    is_found(Plant::IgnoresTheGate, "the gate", 1000);
+}
+
+#[test]
+fn a_rewind_between_timelines_of_one_number_is_found() {
+    is_found(Plant::RewindsBlindly, "one history", 20_000);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use pgbaton::cluster::agent::Repair;
 use pgbaton::cluster::{Action, Answer, Event, Job, Lead, Phase, Policy, Record, Sight};
 use pgbaton::types::{Epoch, Lsn, NodeId, Timeline};
 
@@ -49,6 +50,11 @@ pub enum Plant {
     NeverTriesTheNext,
     /// Standbys are told to follow the primary of the past.
     FollowsTheDead,
+    /// An agent starts what its data is, and asks nobody.
+    IgnoresTheGate,
+    /// Two timelines of one number are taken for the same: the brain does not say that it is to be copied, and the agent does not
+    /// compare contents.
+    RewindsBlindly,
 }
 
 /// What a planted bug remembers.
@@ -215,6 +221,13 @@ impl World {
                 let former = self.store.record.as_ref().and_then(|record| record.former.clone());
                 let primary = former.filter(|former| *former != node).unwrap_or(primary);
                 changed.push(Action::Do { id, epoch, job: Job::Follow { node, primary } });
+            }
+            (
+                Plant::RewindsBlindly,
+                Action::Do { id, epoch, job: Job::Rejoin { node, primary, system_identifier, reason, .. } },
+            ) => {
+                let job = Job::Rejoin { node, primary, system_identifier, repair: Repair::Auto, reason };
+                changed.push(Action::Do { id, epoch, job });
             }
             (_, action) => changed.push(action),
         }

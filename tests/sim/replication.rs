@@ -111,6 +111,13 @@ impl World {
         if let Some(receiver) = &mut standby.receiver {
             receiver.fed_at = now;
         }
+        // The first record that does not belong to the last one ends the receiver, and so does it each time.
+        if standby.diverged_at.is_some() && standby.agent.is_some() {
+            let after = self.random.between(20, 200);
+            let incarnation = standby.incarnation;
+            self.after(after, Due::LoseReceiver { node, incarnation });
+        }
+        let standby = &self.nodes[node];
         let flushed = standby.wal.end();
         let delay = self.delay(node, from);
         self.after(1 + delay, Due::Ack { node: from, from: node, serial, flushed });

@@ -2,7 +2,7 @@
 
 use crate::invariants::Fact;
 use crate::message::{Caller, Reply, Request, What};
-use crate::node::{Life, Names, SENDER_TIMEOUT, Waiter, index};
+use crate::node::{Data, Life, Names, SENDER_TIMEOUT, Waiter, index};
 use crate::plants::Plant;
 use crate::wal::{Entry, Payload};
 use crate::world::{Due, World};
@@ -308,22 +308,30 @@ impl World {
         server.replays.clear();
         let waiters = std::mem::take(&mut server.waiters);
         let inbox = std::mem::take(&mut server.inbox);
+        if life != Life::Gone {
+            let after = if server.in_recovery { self.random.between(100, 300) } else { 1000 };
+            self.watch_in(node, after);
+        }
         for waiter in waiters {
             if life != Life::Gone {
                 self.answer(node, waiter.process, waiter.caller, Reply::Reset);
             }
         }
         for due in inbox {
-            if let Due::Arrive { request, .. } = due
-                && life != Life::Gone
-            {
-                self.reply(node, &request, Reply::Reset);
+            match due {
+                _ if life == Life::Gone => {}
+                Due::Arrive { request, .. } => self.reply(node, &request, Reply::Reset),
+                // Its agent lives on.
+                Due::Watch { .. } | Due::Work { .. } | Due::GateSays { .. } | Due::AgentAsked { .. } => {
+                    self.after(0, due);
+                }
+                _ => {}
             }
         }
     }
 
     pub fn start(&mut self, node: usize) {
-        if !matches!(self.nodes[node].life, Life::Down | Life::Gone) {
+        if !matches!(self.nodes[node].life, Life::Down | Life::Gone) || self.nodes[node].data != Data::Present {
             return;
         }
         self.nodes[node].life = Life::Starting;

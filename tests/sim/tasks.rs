@@ -60,7 +60,7 @@ impl Task {
             (Job::Fence { .. }, 0) => What::Fence,
             (Job::Fence { .. }, _) => What::IsFenced,
             (Job::Checkpoint { .. }, _) => What::Checkpoint,
-            (job, _) => unreachable!("no node has an agent here: {job:?}"),
+            (job, _) => unreachable!("an agent's: {job:?}"),
         };
         (what, false)
     }

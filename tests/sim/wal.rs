@@ -61,6 +61,21 @@ impl Wal {
         self.entries.last().map_or(1, |entry| entry.timeline)
     }
 
+    /// The number of each timeline in it, and where its records begin and end.
+    pub fn stretches(&self) -> Vec<(u32, u64, u64)> {
+        let mut stretches: Vec<(u32, u64, u64)> = Vec::new();
+        for entry in &self.entries {
+            match stretches.last_mut() {
+                Some((timeline, _, end)) if *timeline == entry.timeline => *end = entry.end,
+                before => {
+                    let begin = before.map_or(0, |(_, _, end)| *end);
+                    stretches.push((entry.timeline, begin, entry.end));
+                }
+            }
+        }
+        stretches
+    }
+
     /// Where the records of the last timeline begin.
     pub fn fork(&self) -> u64 {
         let timeline = self.timeline();

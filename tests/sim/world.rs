@@ -5,14 +5,16 @@
 use std::collections::BinaryHeap;
 
 use pgbaton::cluster::Policy;
+use pgbaton::cluster::agent::{Order, Report};
 use pgbaton::types::NodeId;
 
+use crate::agent::{Agent, Said};
 use crate::clients::Client;
 use crate::faults::{Fault, Plan};
 use crate::invariants::{Fact, Judge, View};
 use crate::message::{Caller, Reply, Request};
 use crate::network::Network;
-use crate::node::{Node, name};
+use crate::node::{Data, Life, Node, name};
 use crate::operator::Operator;
 use crate::pgbaton::Pgbaton;
 use crate::plants::{Plant, Planted};
@@ -30,6 +32,7 @@ pub enum Due {
     Promoted { node: usize, incarnation: u64 },
     Started { node: usize, incarnation: u64 },
     StopReceiver { node: usize, incarnation: u64 },
+    LoseReceiver { node: usize, incarnation: u64 },
     Connect { node: usize, incarnation: u64 },
     Batch { node: usize, from: usize, serial: u64, behind: u64, entries: Vec<Entry> },
     Ack { node: usize, from: usize, serial: u64, flushed: u64 },
@@ -37,7 +40,14 @@ pub enum Due {
     Pong { node: usize, from: usize, serial: u64 },
     Hangup { node: usize, from: usize, serial: u64 },
     ReceiverTimer { node: usize, serial: u64 },
+    // Of the agents, each beside its server.
+    Watch { node: usize, serial: u64 },
+    Work { node: usize, serial: u64 },
+    GateSays { node: usize, serial: u64, said: Said },
+    AgentAsked { to: usize, process: u64, serial: u64, order: Option<Box<Order>> },
     // Of pgbaton; void when it has been started again.
+    AgentSays { process: u64, from: usize, serial: u64, report: Option<Box<Report>> },
+    GateAsks { node: usize, serial: u64 },
     Reply { process: u64, from: usize, caller: Caller, reply: Reply },
     Own { process: u64, timer: Timer },
     Boot,
@@ -63,6 +73,15 @@ pub enum Timer {
     ProbeLate {
         node: usize,
         serial: u64,
+    },
+    AskAgent {
+        node: usize,
+    },
+    AgentLate {
+        serial: u64,
+    },
+    Errand {
+        id: u64,
     },
     Beat,
     BeatLate {
@@ -140,16 +159,31 @@ pub struct World {
     pub is_over: bool,
 }
 
+/// What every server has at the beginning.
+pub fn first_log() -> Wal {
+    let mut wal = Wal::default();
+    for number in 1..=3 {
+        wal.push(Entry { number, end: 1000 + number * 100, timeline: 1, payload: Payload::Other });
+    }
+    wal
+}
+
 impl World {
     pub fn new(seed: u64, plan: Plan, plant: Option<Plant>, is_traced: bool) -> World {
         let mut random = Random::new(seed);
         let policy = plan.policy(&mut random);
         let count = policy.nodes.len();
-        let mut wal = Wal::default();
-        for number in 1..=3 {
-            wal.push(Entry { number, end: 1000 + number * 100, timeline: 1, payload: Payload::Other });
-        }
-        let nodes = (0..count).map(|at| Node::new(name(at), (at > 0).then_some(0), wal.clone())).collect();
+        let wal = first_log();
+        let begins_empty = plan.has_agents && plan.script.is_none() && random.chance(60);
+        let nodes = (0..count).map(|at| {
+            let node = Node::new(name(at), (at > 0).then_some(0), wal.clone());
+            let agent = plan.has_agents.then(Agent::running);
+            match begins_empty {
+                true => Node { agent, data: Data::Absent, life: Life::Down, wal: Wal::default(), ..node },
+                false => Node { agent, ..node },
+            }
+        });
+        let nodes = nodes.collect();
         let mut world = World {
             now: 0,
             queue: Queue::default(),
@@ -199,7 +233,7 @@ impl World {
         {
             return self.nodes[node].inbox.push(due);
         }
-        if self.pgbaton.is_frozen && matches!(due, Due::Reply { .. } | Due::Own { .. }) {
+        if self.pgbaton.is_frozen && matches!(due, Due::Reply { .. } | Due::Own { .. } | Due::AgentSays { .. }) {
             return self.pgbaton.inbox.push(due);
         }
         let count = self.nodes.len();
@@ -232,12 +266,14 @@ impl World {
                     self.stop_receiver(node);
                 }
             }
+            Due::LoseReceiver { node, incarnation } if self.is_current(node, incarnation) => self.stop_receiver(node),
             Due::Connect { node, incarnation } if self.is_current(node, incarnation) => self.connect(node),
             Due::Flush { .. }
             | Due::Apply { .. }
             | Due::Promoted { .. }
             | Due::Started { .. }
             | Due::StopReceiver { .. }
+            | Due::LoseReceiver { .. }
             | Due::Connect { .. } => {}
             Due::Batch { node, from, serial, behind, entries } => self.batch(node, from, serial, behind, entries),
             Due::Ack { node, from, serial, flushed } => self.ack(node, from, serial, flushed),
@@ -245,6 +281,16 @@ impl World {
             Due::Pong { node, from, serial } => self.pong(node, from, serial),
             Due::Hangup { node, from, serial } => self.hangup(node, from, serial),
             Due::ReceiverTimer { node, serial } => self.receiver_timer(node, serial),
+            Due::Watch { node, serial } => self.watch(node, serial),
+            Due::Work { node, serial } => self.work(node, serial),
+            Due::GateSays { node, serial, said } => self.gate_said(node, serial, said),
+            Due::AgentAsked { to, process, serial, order } => self.ask_at_agent(to, process, serial, order),
+            Due::AgentSays { process, from, serial, report } => self.agent_says(process, from, serial, report),
+            Due::GateAsks { node, serial } => {
+                if !self.net.is_cut(node, count) {
+                    self.answer_gate(node, serial);
+                }
+            }
             Due::Own { process, timer } if process == self.pgbaton.process => self.timer(timer),
             Due::Own { .. } => {}
             Due::Boot => self.boot(),
@@ -297,12 +343,14 @@ impl World {
 impl Due {
     fn server(&self) -> Option<usize> {
         match self {
-            Due::Arrive { to, .. } => Some(*to),
+            Due::Arrive { to, .. } | Due::AgentAsked { to, .. } => Some(*to),
+            Due::Watch { node, .. } | Due::Work { node, .. } | Due::GateSays { node, .. } => Some(*node),
             Due::Flush { node, .. }
             | Due::Apply { node, .. }
             | Due::Promoted { node, .. }
             | Due::Started { node, .. }
             | Due::StopReceiver { node, .. }
+            | Due::LoseReceiver { node, .. }
             | Due::Connect { node, .. }
             | Due::Batch { node, .. }
             | Due::Ack { node, .. }

@@ -9,9 +9,12 @@ mod candidate;
 mod dead_epoch;
 mod epoch_row;
 mod epochs;
+mod gate;
 mod liveness;
+mod one_history;
 mod one_writable;
 mod quorum_loss;
+mod rejoined;
 mod stored_first;
 mod voters;
 
@@ -31,6 +34,10 @@ pub enum Fact<'a> {
     Written { node: usize, epoch: u64 },
     /// A client was told that its commit succeeded.
     Acknowledged { epoch: u64, id: u64 },
+    /// An agent starts its server as a primary; `asked`: when it asked whether it may.
+    StartsPrimary { node: usize, asked: u64 },
+    /// A node was rewound or copied, and is to follow this one.
+    Copied { node: usize, primary: usize },
     /// The run is over: all is well, or time is up.
     End { result: Result<(), String> },
 }
@@ -73,6 +80,9 @@ impl Judge {
             Box::new(quorum_loss::QuorumLoss::default()),
             Box::new(async_loss::AsyncLoss::default()),
             Box::new(voters::Voters),
+            Box::new(gate::Gate::default()),
+            Box::new(one_history::OneHistory),
+            Box::new(rejoined::Rejoined),
             Box::new(liveness::Liveness),
         ];
         Judge { invariants, verdict: None }
