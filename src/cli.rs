@@ -52,6 +52,7 @@ Environment variables:
   PGBATON_PG_BIN            directory with initdb and postgres, for `demo` and `agent`
   PGBATON_ADMIN             the admin endpoint of a running pgbaton, in place of --admin
   PGBATON_TOKEN             its token (admin.token)
+  PGBATON_TOKEN_FILE        a file with that token, if PGBATON_TOKEN is not set
 
 Exit codes: 0 done, 1 refused (the reason is on standard error), 2 usage.";
 
@@ -459,7 +460,7 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
 /// Gives an order to a running pgbaton and prints what was done.
 fn order(asking: &Asking, path: &str, body: &impl serde::Serialize) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let token = std::env::var("PGBATON_TOKEN").ok();
+    let token = token()?;
     let body = serde_json::to_string(body)?;
     let begun = Instant::now();
     let answer = runtime.block_on(http::post(&asking.admin, token.as_deref(), path, body, CARRIED_OUT));
@@ -515,10 +516,21 @@ fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// What a running pgbaton wants to be shown, from the environment.
+fn token() -> Result<Option<String>, String> {
+    if let Ok(token) = std::env::var("PGBATON_TOKEN") {
+        return Ok(Some(token));
+    }
+    let Some(file) = std::env::var_os("PGBATON_TOKEN_FILE").filter(|file| !file.is_empty()) else { return Ok(None) };
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| format!("cannot read {} (PGBATON_TOKEN_FILE): {error}", file.display()))?;
+    Ok(text.lines().next().map(str::to_owned))
+}
+
 /// Asks a running pgbaton.
 fn ask(admin: &HttpUrl, path: &str, parameters: &[(&str, &str)]) -> Result<String, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let token = std::env::var("PGBATON_TOKEN").ok();
+    let token = token()?;
     Ok(runtime.block_on(http::get(admin, token.as_deref(), path, parameters, http::ANSWER))?)
 }
 
@@ -544,7 +556,14 @@ mod tests {
     #[test]
     fn help_names_every_environment_variable_that_is_read() {
         let help = CommandLine::command().render_long_help().to_string();
-        for name in ["PGBATON_CONTROL_PASSWORD", "PGPASSFILE", "PGBATON_PG_BIN", "PGBATON_ADMIN", "PGBATON_TOKEN"] {
+        for name in [
+            "PGBATON_CONTROL_PASSWORD",
+            "PGPASSFILE",
+            "PGBATON_PG_BIN",
+            "PGBATON_ADMIN",
+            "PGBATON_TOKEN",
+            "PGBATON_TOKEN_FILE",
+        ] {
             assert!(help.contains(name), "{name}");
         }
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::Listen;
 use super::document::Document;
+use super::password;
 
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,6 +18,8 @@ pub struct Admin {
     #[serde(serialize_with = "empty_or_text")]
     pub listen: Option<Listen>,
     pub token: Token,
+    /// Where it was read from, if it does not stand in the configuration itself.
+    pub token_file: Option<PathBuf>,
 }
 
 /// A secret as written in the file. It is neither printed nor told by `SHOW CONFIG`: both say only that there is one.
@@ -59,10 +63,12 @@ fn empty_or_text<S: Serializer>(listen: &Option<Listen>, serializer: S) -> Resul
 impl Admin {
     pub(super) fn read(document: &Document<'_>) -> Admin {
         let section = document.section("admin");
-        let admin = Admin { listen: section.address("listen"), token: section.secret("token") };
+        let (token, token_file) = password::secret(&section, "token", "token_file");
+        let admin = Admin { listen: section.address("listen"), token, token_file };
         if let Some(Listen::Tcp { host, .. }) = &admin.listen
             && !is_loopback(host)
             && admin.token.is_empty()
+            && admin.token_file.is_none()
         {
             section.refuse("token", format!("has to be given, as admin.listen (\"{host}\") is not a loopback address"));
         }
@@ -83,7 +89,7 @@ mod tests {
     fn a_token_is_not_shown() {
         let token = Token::new("open sesame");
         assert_eq!(format!("{token:?}"), "***");
-        let admin = Admin { listen: None, token };
+        let admin = Admin { listen: None, token, token_file: None };
         assert_eq!(toml::to_string(&admin).unwrap(), "listen = \"\"\ntoken = \"***\"\n");
     }
 

@@ -421,6 +421,11 @@ impl<'t> Section<'_, 't> {
         .flatten()
     }
 
+    /// Whether files that the configuration names may be opened.
+    pub fn opens_files(&self) -> bool {
+        self.document.check_files
+    }
+
     /// Notes a mistake in one of this section's keys that the key's kind alone does not show.
     pub fn refuse(&self, name: &str, message: impl Into<String>) {
         let given = self.table.and_then(|table| table.get(name));

@@ -110,6 +110,8 @@ pub struct Cluster {
     pub max_lost_bytes: u64,
     /// What agents want to be shown; empty: nothing.
     pub agent_token: Token,
+    /// Where it was read from, if it does not stand in the configuration itself.
+    pub agent_token_file: Option<PathBuf>,
     pub tls: ClusterTls,
     /// At least one; ids are unique, and so are addresses.
     pub nodes: Vec<Node>,
@@ -528,6 +530,7 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         document
             .refuse("cluster.nodes", "at least one node has to be given, as [[cluster.nodes]] with id, host and port");
     }
+    let (agent_token, agent_token_file) = password::secret(&section, "agent_token", "agent_token_file");
     Some(Cluster {
         name: section.text("name"),
         control_user: section.text("control_user"),
@@ -535,7 +538,8 @@ fn cluster(document: &Document<'_>) -> Option<Cluster> {
         control_password_file: section.path("control_password_file"),
         quorum_acks: section.number("quorum_acks"),
         max_lost_bytes: section.size("max_lost_bytes") as u64,
-        agent_token: section.secret("agent_token"),
+        agent_token,
+        agent_token_file,
         durability: durability?,
         tls: ClusterTls { mode: tls_mode?, ca },
         nodes,

@@ -1,4 +1,4 @@
-//! Where the control user's password comes from, so that it need not stand in the configuration file.
+//! Where the control user's password and other secrets come from, so that they need not stand in the configuration file.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Cluster, ConfigError, Node};
+use super::document::Section;
+use super::{Cluster, ConfigError, Node, Token};
 
 /// Directories that PostgreSQL is built with as the default place of its socket; in `.pgpass` they are `localhost`.
 const DEFAULT_SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
@@ -42,6 +43,24 @@ pub fn control_password(
     Ok(find(&text, &node.host, node.port, &cluster.control_database, &cluster.control_user))
 }
 
+/// A secret of `section`: what `name` says, or what is in the file that `file_name` names.
+pub fn secret(section: &Section<'_, '_>, name: &'static str, file_name: &'static str) -> (Token, Option<PathBuf>) {
+    let (token, file) = (section.secret(name), section.path(file_name));
+    let Some(path) = &file else { return (token, None) };
+    if !token.is_empty() {
+        section.refuse(file_name, format!("is given besides {name}; one of them is enough"));
+    }
+    if !section.opens_files() {
+        return (token, file);
+    }
+    match read_secret(path) {
+        Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => return (Token::new(&text), file),
+        Ok(_) => section.refuse(file_name, "must hold ASCII letters, digits and signs, without spaces"),
+        Err(reason) => section.refuse(file_name, reason),
+    }
+    (token, file)
+}
+
 /// The first line of a file that others cannot read.
 pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, String> {
     let shown = path.display();
@@ -52,7 +71,7 @@ pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, String> {
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?);
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        Err(format!("{shown} has no password on its first line"))
+        Err(format!("{shown} has nothing on its first line"))
     } else {
         Ok(Zeroizing::new(line.to_string()))
     }
@@ -121,6 +140,7 @@ mod tests {
             quorum_acks: 1,
             max_lost_bytes: 0,
             agent_token: Default::default(),
+            agent_token_file: None,
             tls: ClusterTls { mode: NodeTlsMode::Prefer, ca: None },
             nodes: vec![],
         }

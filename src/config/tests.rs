@@ -303,6 +303,35 @@ fn the_admin_endpoint_needs_a_token_beyond_this_machine() {
 }
 
 #[test]
+fn a_token_may_stand_in_a_file_of_its_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let (token, file) = (directory.path().join("token"), directory.path().join("pgbaton.toml"));
+    let load = |section: &str, mode: u32, held: &str| {
+        std::fs::write(&token, held).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::write(&file, format!("{section}\n{NODE}")).unwrap();
+        Config::load(&file).map_err(|error| error.to_string())
+    };
+    let given = "[admin]\nlisten = \"0.0.0.0:6433\"\ntoken_file = \"token\"\n[cluster]\nagent_token_file = \"token\"";
+    let config = load(given, 0o640, "open-sesame\n").unwrap();
+    assert_eq!((config.admin.token.reveal(), config.cluster.agent_token.reveal()), ("open-sesame", "open-sesame"));
+    assert!(!format!("{config:?}{:?}", config.entries()).contains("sesame"), "it is told to nobody");
+    let other = load(given, 0o640, "close-sesame\n").unwrap();
+    assert_eq!(config.changes(&other).needs_restart, ["admin.token", "cluster.agent_token"]);
+
+    for (section, mode, held, expected) in [
+        (given, 0o644, "open-sesame", "can be read by everybody; chmod 600 (or 640) it"),
+        (given, 0o600, "\n", "has nothing on its first line"),
+        (given, 0o600, "open sesame", "admin.token_file: must hold ASCII letters, digits and signs, without spaces"),
+        ("[admin]\ntoken = \"x\"\ntoken_file = \"token\"", 0o600, "y", "admin.token_file: is given besides token"),
+    ] {
+        let message = load(section, mode, held).unwrap_err();
+        assert!(message.contains(expected) && !message.contains("sesame"), "{message}");
+    }
+}
+
+#[test]
 fn keys_that_need_each_other_are_checked_together() {
     assert!(refusal("[proxy.tls]\nmode = \"require\"").contains("needs proxy.tls.cert and proxy.tls.key"));
     assert!(refusal("[proxy.tls]\ncert = \"c.pem\"").contains("proxy.tls.key: has to be given"));

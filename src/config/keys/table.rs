@@ -212,6 +212,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "cluster",
+        "agent_token_file",
+        Kind::Path,
+        Some(""),
+        RESTART,
+        "In place of `agent_token`: a file with it on its first line. It is refused when everybody can read it.",
+    ),
+    key(
+        "cluster",
         "durability",
         Kind::Choice(DURABILITIES),
         Some("async"),
@@ -536,6 +544,14 @@ pub const KEYS: &[Key] = &[
         RESTART,
         "What a request that acts (POST) has to show, as `Authorization: Bearer …`. Has to be given when `listen` is not a \
          loopback address.",
+    ),
+    key(
+        "admin",
+        "token_file",
+        Kind::Path,
+        Some(""),
+        RESTART,
+        "In place of `token`: a file with it on its first line. It is refused when everybody can read it.",
     ),
     key(
         "log",
