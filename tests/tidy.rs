@@ -19,6 +19,7 @@ const IMPURE: &[&str] =
 /// What may lie in the top directory.
 const TOP_LEVEL: &[&str] = &[
     ".ci",
+    ".dockerignore",
     ".gitignore",
     "CHANGELOG.md",
     "Cargo.lock",
