@@ -5,6 +5,9 @@ CARGO ?= cargo
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# How many random faults in a row the containers get, and how long the example application loses its primary every 20 s.
+FAULTS ?= 5
+MINUTES ?= 1
 # How many runs of the simulator, from seed FIRST on.
 SEEDS ?= 1000000
 FIRST ?= 0
@@ -13,22 +16,23 @@ FIRST ?= 0
 # and without the minutes that link-time optimisation takes.
 export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
-.PHONY: help demo test failover lint drivers conformance bench fuzz sim release
+.PHONY: help demo test failover lint drivers conformance docker docker-app images bench fuzz sim release
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a primary, two replicas and pgbaton on this machine, until Ctrl-C
 	@./setup.sh demo
 	@$(CARGO) build --quiet
 	@exec $(PGBATON_BIN) demo $(ARGS)
 
-test: ## everything that has to pass: lint, cargo test, drivers, conformance
+test: ## everything that has to pass: lint, cargo test, drivers, conformance, docker
 	@./setup.sh test
 	@$(MAKE) --no-print-directory lint
 	$(CARGO) test
 	@$(MAKE) --no-print-directory drivers
 	@$(MAKE) --no-print-directory conformance
+	@$(MAKE) --no-print-directory docker
 
 failover: ## every fault on real servers, under load, and the table of what came of it (PGBATON_FAILOVER_RUNS=n: medians)
 	@./setup.sh test
@@ -46,6 +50,20 @@ drivers: ## real drivers of six languages through pgbaton
 conformance: ## PostgreSQL's own regression suite, directly and through pgbaton
 	@$(CARGO) build --quiet
 	@if [ -x tests/conformance/run ]; then tests/conformance/run; else echo "skipped: tests/conformance/run does not exist"; fi
+
+docker: ## the cluster of docker/compose.yml, broken FAULTS times at random, and the example application (needs a Docker engine)
+	@$(CARGO) build --quiet
+	@tests/docker/run --faults $(FAULTS) --minutes $(MINUTES)
+
+docker-app: ## the example application with its primary killed every 20 s, for MINUTES
+	@$(CARGO) build --quiet
+	@tests/docker/run --only example --minutes $(MINUTES)
+
+images: release ## pgbaton:local, pgbaton-node:local and pgbaton-example:local, for docker/compose.yml
+	@docker/base-image
+	docker build --target prebuilt -f docker/pgbaton.Dockerfile -t pgbaton:local .
+	docker build --target prebuilt -f docker/node.Dockerfile -t pgbaton-node:local .
+	docker build -t pgbaton-example:local docker/example
 
 bench: release ## direct, HAProxy, PgBouncer and pgbaton in one interleaved run
 	@./setup.sh bench

@@ -78,6 +78,9 @@ has_node() { have node; }
 has_node_pg() { [ -e /usr/share/nodejs/pg/package.json ] || have npm; }
 has_go() { have go; }
 has_pq() { [ -e /usr/share/gocode/src/github.com/lib/pq ]; }
+# Where no engine answers, the suite that needs these is skipped, whatever else is there.
+has_docker() { have docker && docker version >/dev/null 2>&1; }
+has_debootstrap() { PATH="$PATH:/usr/sbin:/sbin" have debootstrap || docker image inspect debian:trixie-slim >/dev/null 2>&1; }
 has_pgbouncer() { have pgbouncer; }
 has_haproxy() { have haproxy; }
 
@@ -100,6 +103,7 @@ packages_for() {
     node_pg) echo node-pg ;;
     go) echo golang-go ;;
     pq) echo golang-github-lib-pq-dev ;;
+    debootstrap) echo debootstrap ;;
     pgbouncer) echo pgbouncer ;;
     haproxy) echo haproxy ;;
     esac
@@ -160,7 +164,7 @@ need() {
         apt_install $packages && "has_$name" && return
     fi
     if [ "$kind" = driver ]; then
-        say "no $name, so its driver suite will be skipped by name; it would need: $packages"
+        say "no $name, so its suite may be skipped by name; it would need: $packages"
     else
         missing+=("$packages   # $reason")
     fi
@@ -183,6 +187,7 @@ if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
     for driver in psycopg asyncpg java pgjdbc node node_pg go pq; do
         need driver "$driver" "driver suite"
     done
+    has_docker && need driver debootstrap "the containers' base image, where no registry can be reached"
 fi
 
 if [ "$goal" = bench ]; then
