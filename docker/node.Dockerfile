@@ -5,7 +5,7 @@
 
 FROM debian:trixie-slim AS base
 # The numbers are fixed, so that a volume's files belong to the same user whatever image comes next. Group pgbaton reads
-# the secrets. Debian's package would make a cluster of its own; the agent makes the one there is to be.
+# the secrets; an empty volume takes its owner from whichever image sees it last, so both say the same. Debian's package would make a cluster of its own; the agent makes the one there is to be.
 RUN groupadd --gid 6432 pgbaton \
     && groupadd --gid 5432 postgres \
     && useradd --uid 5432 --gid postgres --groups pgbaton --home-dir /var/lib/postgresql --no-create-home \
@@ -19,7 +19,7 @@ RUN groupadd --gid 6432 pgbaton \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/* /usr/share/locale /usr/share/i18n \
     && install -d -o postgres -g postgres -m 0750 /var/lib/pgbaton \
     && install -d -o postgres -g postgres -m 0775 /run/postgresql \
-    && install -d -o root -g pgbaton -m 0750 /etc/pgbaton/secrets
+    && install -d -o 6432 -g pgbaton -m 0750 /etc/pgbaton/secrets
 ENV PATH=/usr/lib/postgresql/17/bin:$PATH LANG=C.UTF-8
 COPY docker/healthy docker/start-agent docker/make-demo-role /usr/local/bin/
 COPY docker/agent.toml /etc/pgbaton/

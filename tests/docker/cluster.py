@@ -32,7 +32,8 @@ class Cluster:
         self.keep = keep
         self.project = f"pgbaton-test-{os.getpid()}"
         self.ports = {"pgbaton": free_port(), "admin": free_port(), "example": free_port()}
-        self.command = [*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yml"), "--profile", "example"]
+        self.command = [*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yml"), "--profile", "example",
+                        "--progress", "quiet"]
         inherited = {name: value for name, value in os.environ.items()
                      if not name.startswith(("PG", "COMPOSE_")) and name != "DATABASE_URL"}
         self.environment = inherited | {
