@@ -18,6 +18,7 @@ use crate::{app, telemetry};
 
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
 pub use node::{Node, Shutdown};
+pub use sweeper::Sweeper;
 
 /// The superuser that a demo's user is.
 pub const USER: &str = "demo";

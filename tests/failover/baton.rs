@@ -55,6 +55,16 @@ impl Baton {
         let state = state_file(directory.path());
         settings.sections += &format!("\n[failover]\n{}\n[coordination]\npath = \"{}\"\n", lines.1, state.display());
         let config = settings.write(cluster, directory.path(), &format!("\"{address}\""));
+        Baton::run(directory, config, address, network)
+    }
+
+    /// With a configuration that is in that directory, and its state there too, as `state.json`.
+    pub fn run(
+        directory: tempfile::TempDir,
+        config: PathBuf,
+        address: SocketAddr,
+        network: Option<Arc<Network>>,
+    ) -> Baton {
         let child = spawn(&config, directory.path(), network.as_deref());
         let baton = Baton { child, config, directory, network, address };
         baton.wait_until_listening();

@@ -13,6 +13,23 @@ use pgbaton::types::Lsn;
 
 use crate::load::{ACCOUNTS, BALANCE, Log, Outcome, SESSION, Write};
 
+/// A server that can be asked past everything.
+pub trait Asked {
+    fn name(&self) -> &str;
+    /// `None`: it does not answer.
+    fn ask(&self, sql: &str) -> Option<String>;
+}
+
+impl Asked for Node {
+    fn name(&self) -> &str {
+        &self.id
+    }
+
+    fn ask(&self, sql: &str) -> Option<String> {
+        self.sql(sql).ok()
+    }
+}
+
 /// What a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
@@ -23,15 +40,16 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn read(node: &Node) -> Tables {
-        let text = node.sql("SELECT id FROM ledger; SELECT sum(balance) FROM accounts").unwrap();
-        Tables::parse(&text).unwrap_or_else(|| panic!("{} says {text}", node.id))
+    pub fn read(node: &impl Asked) -> Tables {
+        let text = node.ask("SELECT id FROM ledger; SELECT sum(balance) FROM accounts");
+        let text = text.unwrap_or_else(|| panic!("{} does not answer", node.name()));
+        Tables::parse(&text).unwrap_or_else(|| panic!("{} says {text}", node.name()))
     }
 
     /// `None`: it does not answer, or is a standby.
-    pub fn of_a_primary(node: &Node) -> Option<Tables> {
+    pub fn of_a_primary(node: &impl Asked) -> Option<Tables> {
         let sql = "SELECT pg_is_in_recovery(); SELECT id FROM ledger; SELECT sum(balance) FROM accounts";
-        Tables::parse(node.sql(sql).ok()?.strip_prefix("f\n")?)
+        Tables::parse(node.ask(sql)?.strip_prefix("f\n")?)
     }
 
     fn parse(text: &str) -> Option<Tables> {

@@ -9,13 +9,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// SIGKILL to everything at once: nothing notices the death of another, nothing says goodbye. Waits until it is gone.
 pub fn kill(node: &Node) {
-    let all = freeze(node);
+    kill_all(postmaster(node));
+    // The postmaster is our child: looking at it takes it away.
+    assert_eq!(node.pid(), None, "{} lives on", node.id);
+}
+
+/// The same for a process and all its descendants.
+pub fn kill_all(root: u32) {
+    let all = freeze_all(root);
     for pid in &all {
         send(*pid, Signal::KILL);
     }
     wait_for_end(&all);
-    // The postmaster is our child: looking at it takes it away.
-    assert_eq!(node.pid(), None, "{} lives on", node.id);
 }
 
 /// SIGKILL to the postmaster alone; its children notice and end, each in its own time.
@@ -28,7 +33,11 @@ pub fn kill_postmaster(node: &Node) {
 
 /// SIGSTOP to everything, as when a virtual machine is paused: sockets stay open, nobody answers. Returns the processes.
 pub fn freeze(node: &Node) -> BTreeSet<u32> {
-    let postmaster = postmaster(node);
+    freeze_all(postmaster(node))
+}
+
+/// The same for a process and all its descendants.
+pub fn freeze_all(postmaster: u32) -> BTreeSet<u32> {
     // First the one that makes others, then those there are.
     send(postmaster, Signal::STOP);
     let mut frozen = BTreeSet::new();

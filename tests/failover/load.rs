@@ -119,6 +119,13 @@ impl Log {
         longest_gap(acknowledged.map(|write| write.done).collect(), from)
     }
 
+    /// The same of a part of the story.
+    pub fn write_gap_within(&self, from: Duration, to: Duration) -> Duration {
+        let acknowledged =
+            self.writes.iter().filter(|write| write.outcome == Outcome::Acknowledged && write.done <= to);
+        longest_gap(acknowledged.map(|write| write.done).collect(), from)
+    }
+
     pub fn read_gap(&self, from: Duration) -> Duration {
         longest_gap(self.reads.clone(), from)
     }

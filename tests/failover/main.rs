@@ -7,6 +7,7 @@ mod baton;
 mod checker;
 mod clients;
 mod faults;
+mod heal;
 mod load;
 mod network;
 mod planted;
