@@ -123,23 +123,13 @@ impl Asked for Host {
     }
 
     fn ask(&self, sql: &str) -> Option<String> {
-        // One that is frozen never answers.
-        let mut command = Command::new("timeout");
-        command.arg("20").arg(support::bin().program("psql")).args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            USER,
-            "-d",
-            DATABASE,
-            "-p",
-        ]);
-        command.arg(PORT.to_string()).arg("-h").arg(self.root.join("run").join(&self.id)).args(["-c", sql]);
-        command.env("PGPASSWORD", super::field::PASSWORD).env("PGCONNECT_TIMEOUT", "5").stdin(Stdio::null());
+        // From its own machine, which is never cut off from itself. One that is frozen never answers.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.network.namespace(&self.id).display())).args(["--", "timeout", "20"]);
+        command.arg(support::bin().program("psql")).args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-U", USER, "-d", DATABASE, "-p", &PORT.to_string(), "-c", sql, "-h"]);
+        command.arg(self.network.address(&self.id).to_string()).stdin(Stdio::null());
+        command.env("PGPASSWORD", super::field::PASSWORD).env("PGCONNECT_TIMEOUT", "5");
         let output = command.output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_string())
     }
