@@ -162,12 +162,16 @@ const DEMO_HELP: &str = "\
 Role, password and database are `demo`:
   PGPASSWORD=demo psql -h 127.0.0.1 -p 6432 -U demo
 
+Each node is a `pgbaton agent` with its PostgreSQL, made as a real cluster is: kill what you like.
+
 PostgreSQL's programs are looked for in PGBATON_PG_BIN, then where `pg_config --bindir` says, then in the usual
 directories and PATH. Started by root, the nodes run as user `postgres` (or `nobody`).
 
 Examples:
   pgbaton demo --replicas 1 --listen 127.0.0.1:7000
-  pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards";
+  pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards
+  pgbaton demo --dir /tmp/cluster            start it again as it was (and keep it)
+  pgbaton demo --chaos --seconds 60          break something every few seconds under load; exit 1 if anything was lost";
 
 const EXPLAIN_HELP: &str = "\
 The statement is explained as that of a session that has just logged in: with the role's own defaults, and with nothing set
@@ -285,12 +289,30 @@ struct DemoArguments {
     /// Where its admin endpoint listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6433")]
     admin: std::net::SocketAddr,
-    /// Where data, sockets and logs go; made by this command, or empty [default: a new one under $TMPDIR]
+    /// Where data, sockets and logs go; made by this command, empty, or one that was kept, which is started again
+    /// [default: a new one under $TMPDIR]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Leave data and logs behind at the end
     #[arg(long)]
     keep: bool,
+    /// Break something again and again, and show what a small load sees of it
+    #[arg(long)]
+    chaos: bool,
+    /// How long all is well before the next thing is broken
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = pause_between, requires = "chaos")]
+    every: Duration,
+    /// End the chaos after so long [default: at Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=31_536_000), requires = "chaos")]
+    seconds: Option<u64>,
+}
+
+fn pause_between(text: &str) -> Result<Duration, String> {
+    let pause = humantime_serde::re::humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&pause) {
+        true => Ok(pause),
+        false => Err("it has to be from 100ms to 1h".into()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -385,9 +407,10 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             app::agent::run(&config, &file)
         }
         Verb::Demo(arguments) => {
-            let DemoArguments { replicas, durability, listen, admin, dir, keep } = arguments;
-            let replicas = usize::from(replicas);
-            Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep })?)
+            let DemoArguments { replicas, durability, listen, admin, dir, keep, chaos, every, seconds } = arguments;
+            let (replicas, limit) = (usize::from(replicas), seconds.map(Duration::from_secs));
+            let chaos = chaos.then_some(demo::Chaos { every, limit });
+            Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
         }
         Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
         Verb::Explain(arguments) => explain(arguments),

@@ -25,8 +25,10 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::console::{self, Console, Right};
 use crate::admin::history::History;
+use crate::admin::picture::Cluster;
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
+use crate::cluster::HistoryEntry;
 use crate::config::{Config, keys};
 use crate::coord::{Embedded, StoreError};
 use crate::driver;
@@ -439,6 +441,17 @@ impl Running {
     /// Where the admin endpoint listens, if it does.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// The cluster as `GET /cluster` tells it.
+    pub fn cluster(&self) -> Cluster {
+        let name = self.config.lock().unwrap_or_else(PoisonError::into_inner).cluster.name.clone();
+        Cluster::of(&name, &self.shared, &self.cluster.picture())
+    }
+
+    /// What happened so far, the oldest first.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.cluster.history()
     }
 
     /// Every key with its value, its default, and whether a reload changes it.

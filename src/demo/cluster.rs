@@ -334,7 +334,7 @@ impl Drop for Cluster {
     }
 }
 
-fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, ClusterError> {
+pub(super) fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, ClusterError> {
     let io =
         |path: &Path, source| ProgramError::Io { what: format!("cannot use directory {}", path.display()), source };
     let directory = match wanted {
@@ -366,7 +366,7 @@ fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, ClusterError> {
 }
 
 /// 128 random bits in hexadecimal: safe in SQL, in a connection string and in a file name.
-fn random_password() -> Result<String, ClusterError> {
+pub(super) fn random_password() -> Result<String, ClusterError> {
     let random: [u8; 16] = ring::rand::generate(&ring::rand::SystemRandom::new())
         .map_err(|_| ProgramError::Io {
             what: "cannot make a password".into(),

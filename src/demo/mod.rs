@@ -1,24 +1,40 @@
 //! `pgbaton demo`: a whole cluster on this machine with the proxy in front, gone without a trace at Ctrl-C.
 //!
-//! [`Cluster`] is also what the tests run against, so the demo cannot rot.
+//! [`hosts`] is what it shows: nodes with agents, made as a real cluster is. [`Cluster`] is what most tests run against: bare servers
+//! that do what they are told and nothing by themselves.
 
+mod chaos;
 mod cluster;
+mod greeting;
+mod host;
+mod hosts;
 mod node;
+mod processes;
 mod sweeper;
 
-use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use crate::admin::picture;
+use crate::app::Running;
 use crate::config::{Config, ConfigError};
 pub use crate::programs::{Cancel, PgBin, Place};
 use crate::programs::{ProgramError, Runner};
 use crate::types::Durability;
 use crate::{app, telemetry};
 
+pub use chaos::Chaos;
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
+use hosts::{Hosts, Plan};
 pub use node::{Node, Shutdown};
 pub use sweeper::Sweeper;
+
+/// How long everything may take to be up: on a busy machine three PostgreSQLs are not made at once.
+const READY: Duration = Duration::from_secs(120);
+
+/// When it is said what is waited for, and how often after that.
+const IMPATIENCE: Duration = Duration::from_secs(5);
 
 /// The superuser that a demo's user is.
 pub const USER: &str = "demo";
@@ -33,6 +49,8 @@ pub enum ClusterError {
     Program(#[from] ProgramError),
     #[error("{} is not empty; give a new directory", .0.display())]
     NotEmpty(PathBuf),
+    #[error("{} is in use by another demo, or one that is just being stopped", .0.display())]
+    InUse(PathBuf),
     #[error("{} is too long a path for Unix sockets in it; give a shorter one with --dir", .0.display())]
     TooLong(PathBuf),
     #[error("port {port} was taken by another process")]
@@ -62,6 +80,13 @@ pub enum DemoError {
     Logging(String),
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
+    #[error("not up after {} s:\n{state}", READY.as_secs())]
+    NotReady { state: String },
+    #[error("cannot run the load: {0}")]
+    Load(String),
+    /// What chaos has found. The reason is in the summary, which has been printed.
+    #[error("{0}")]
+    Broken(String),
 }
 
 /// What the command line says.
@@ -73,49 +98,118 @@ pub struct Options {
     pub admin: SocketAddr,
     pub directory: Option<PathBuf>,
     pub keep: bool,
+    /// Break something again and again.
+    pub chaos: Option<Chaos>,
 }
 
 /// Runs until Ctrl-C or SIGTERM, during the start too; a second one leaves the cleaning up to the sweeper.
 pub fn run(options: Options) -> Result<(), DemoError> {
-    let Options { replicas, durability, listen, admin, directory, keep } = options;
+    let Options { replicas, durability, listen, admin, directory, keep, chaos } = options;
     // PostgreSQL takes seconds to start; a taken port is better known before that.
-    let listening = TcpListener::bind(listen).map_err(|source| DemoError::Listen { listen, source })?;
-    TcpListener::bind(admin).map_err(|source| DemoError::Admin { listen: admin, source })?;
-    drop(listening);
+    if let Some(source) = hosts::is_taken(listen) {
+        return Err(DemoError::Listen { listen, source });
+    }
+    if let Some(source) = hosts::is_taken(admin) {
+        return Err(DemoError::Admin { listen: admin, source });
+    }
     let cancel = Cancel::default();
     cancel_on_signal(cancel.clone()).map_err(DemoError::Signals)?;
-    println!(
-        "Starting PostgreSQL: one primary, {replicas} streaming replica{} …",
-        if replicas == 1 { "" } else { "s" }
-    );
-    let cluster =
-        Cluster::start(ClusterOptions { replicas, directory, keep, cancel: cancel.clone(), ..Default::default() });
-    let cluster = match cluster {
-        Err(ClusterError::Program(ProgramError::Cancelled)) => {
-            println!("\nCancelled; nothing is left behind.");
-            return Ok(());
-        }
-        other => other?,
+    let failover = chaos.as_ref().map_or(String::new(), |_| chaos::FAILOVER.to_owned());
+    let mut hosts = Hosts::prepare(&Plan { replicas, durability, listen, admin, directory, keep, failover })?;
+    let directory = hosts.directory().to_path_buf();
+    let keep = hosts.is_kept();
+    let count = hosts.all().len();
+    let again = if hosts.is_old() { " again" } else { "" };
+    let nodes = if count == 1 { "1 node and its agent".into() } else { format!("{count} nodes, each with its agent") };
+    println!("Starting PostgreSQL{again}: {nodes} …");
+    let result = attend(&mut hosts, listen, admin, chaos, &cancel);
+    drop(hosts);
+    let left = || {
+        if keep { format!("data and logs are in {}.", directory.display()) } else { "nothing is left behind.".into() }
     };
-    let config_file = write_config(&cluster, durability, listen, admin)?;
-    let config = Config::load(&config_file)?;
-    start_logging(&cluster, &config)?;
+    match result {
+        Err(DemoError::Cluster(ClusterError::Program(ProgramError::Cancelled))) => println!("\nCancelled; {}", left()),
+        Err(error) => return Err(error),
+        Ok(()) => println!("Stopped; {}", left()),
+    }
+    if keep {
+        println!("pgbaton demo --dir {} starts it again.", directory.display());
+    }
+    Ok(())
+}
+
+/// From the first process to the last word; what was started is stopped by whoever drops `hosts`.
+fn attend(
+    hosts: &mut Hosts,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    chaos: Option<Chaos>,
+    cancel: &Cancel,
+) -> Result<(), DemoError> {
+    let begun = Instant::now();
+    let config = Config::load(&hosts.config_file())?;
+    start_logging(hosts, &config)?;
+    let durability = config.cluster.durability;
     let running = app::start(config)?;
     // Port 0 has become a real one by now.
     let listen = running.listen_addresses().first().copied().unwrap_or(listen);
     let admin = running.admin_address().unwrap_or(admin);
-    println!("{}", greeting(&cluster, listen, admin));
-    cancel.wait();
+    hosts.start(admin)?;
+    wait_for_all(hosts, &running, durability, cancel)?;
+    println!("{}", greeting::greeting(hosts, &running.cluster(), listen, admin, begun.elapsed(), chaos.is_some()));
+    let verdict = match chaos {
+        Some(chaos) => chaos::run(hosts, &running, listen, admin, &chaos, cancel),
+        None => {
+            cancel.wait();
+            Ok(())
+        }
+    };
     println!("\nStopping …");
     running.stop();
-    let directory = cluster.directory().to_path_buf();
-    drop(cluster);
-    if keep {
-        println!("Data and logs are in {}.", directory.display());
-    } else {
-        println!("Stopped; nothing is left behind.");
+    verdict
+}
+
+/// Until there is a primary, every other node streams from it, and each that may acknowledge commits does.
+fn wait_for_all(hosts: &Hosts, running: &Running, durability: Durability, cancel: &Cancel) -> Result<(), DemoError> {
+    let mut next = Instant::now() + IMPATIENCE;
+    let is_up = hosts.wait_until(READY, cancel, || {
+        let cluster = running.cluster();
+        if Instant::now() > next {
+            next += IMPATIENCE;
+            print!("{}", what_is_missing(&cluster));
+        }
+        is_whole(&cluster, durability)
+    })?;
+    match is_up {
+        true => Ok(()),
+        false => Err(DemoError::NotReady { state: what_is_missing(&running.cluster()) }),
     }
-    Ok(())
+}
+
+/// One primary, and all others stream from it.
+fn is_whole(cluster: &picture::Cluster, durability: Durability) -> bool {
+    let Some(primary) = &cluster.primary else { return false };
+    let Some(lead) = cluster.nodes.iter().find(|node| node.id == *primary) else { return false };
+    cluster.phase.as_deref() == Some("stable")
+        && cluster.nodes.iter().all(|node| {
+            let votes = durability == Durability::Async || cluster.voters.contains(&node.id);
+            let follows = node.role == "replica" && node.timeline == lead.timeline && node.eligible && votes;
+            node.state == "running" && (node.id == *primary || follows)
+        })
+}
+
+/// A line for each node that keeps [`is_whole`] from being so.
+fn what_is_missing(cluster: &picture::Cluster) -> String {
+    let mut text = String::new();
+    for node in &cluster.nodes {
+        let agent = node.agent.as_ref().map_or(["", ""], |agent| [&*agent.step, &*agent.trouble]);
+        let said: Vec<&str> = agent.into_iter().chain([&*node.reason]).filter(|said| !said.is_empty()).collect();
+        text.push_str(&format!("    {}  {}  {}  {}\n", node.id, node.role, node.state, said.join("; ")));
+    }
+    if !cluster.reason.is_empty() {
+        text.push_str(&format!("    {}\n", cluster.reason));
+    }
+    text
 }
 
 fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
@@ -139,75 +233,13 @@ fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The demo's configuration is an ordinary file, to be read and copied from.
-fn write_config(
-    cluster: &Cluster,
-    durability: Durability,
-    listen: SocketAddr,
-    admin: SocketAddr,
-) -> Result<PathBuf, DemoError> {
-    let io = |source| ProgramError::Io { what: "cannot write the configuration".into(), source };
-    let directory = cluster.directory();
-    let password_file = directory.join("control_password");
-    write_private(&password_file, cluster.control_password()).map_err(io)?;
-    let mut text = format!(
-        "[proxy]\nlisten = [\"{listen}\"]\n\n[cluster]\nname = \"demo\"\ncontrol_user = \"{CONTROL_USER}\"\n\
-         control_password_file = \"control_password\"\ndurability = \"{}\"\n\n[admin]\nlisten = \"{admin}\"\n",
-        durability.as_str()
-    );
-    for node in cluster.nodes() {
-        let _ = write!(
-            text,
-            "\n[[cluster.nodes]]\nid = \"{}\"\nhost = \"{}\"\nport = {}\n",
-            node.id,
-            node.host(),
-            node.port()
-        );
-    }
-    let file = directory.join("pgbaton.toml");
-    std::fs::write(&file, text).map_err(io)?;
-    Ok(file)
-}
-
-fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::File::options().create_new(true).write(true).mode(0o600).open(path)?.write_all(text.as_bytes())
-}
-
-fn start_logging(cluster: &Cluster, config: &Config) -> Result<(), DemoError> {
-    let path = cluster.directory().join("log/pgbaton.log");
-    let file = std::fs::File::create(&path)
+fn start_logging(hosts: &Hosts, config: &Config) -> Result<(), DemoError> {
+    let path = hosts.directory().join("log/pgbaton.log");
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
         .map_err(|source| ProgramError::Io { what: format!("cannot write {}", path.display()), source })?;
     let output = telemetry::Output::File(file);
     telemetry::init(telemetry::Format::Text, &config.log.level, output).map(drop).map_err(DemoError::Logging)
-}
-
-fn greeting(cluster: &Cluster, listen: SocketAddr, admin: SocketAddr) -> String {
-    let user = cluster.run_as().map(|user| format!(" (as user {user})")).unwrap_or_default();
-    let mut text = format!(
-        "\npgbaton is in front of PostgreSQL {}{user}. Connect with\n\n    PGPASSWORD={PASSWORD} psql -h {} -p {} -U {USER}\n\n",
-        cluster.bin().version(),
-        listen.ip(),
-        listen.port()
-    );
-    for (at, node) in cluster.nodes().iter().enumerate() {
-        let role = if at == 0 { "primary" } else { "replica" };
-        let pid = node.pid().map_or("-".into(), |pid| pid.to_string());
-        let _ = writeln!(text, "    {}  {role}  127.0.0.1:{}  pid {pid}", node.id, node.port());
-    }
-    let directory = cluster.directory().display();
-    let _ = write!(
-        text,
-        "\n    configuration  {directory}/pgbaton.toml\n    admin          http://{admin}/cluster, /metrics\n    logs           {directory}/log/\n\
-         \nTry next, each in a second terminal:\n\n\
-         \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -c 'SELECT count(*) FROM pg_class' -c 'SHOW pgbaton.route'\n\
-         \x20   PGPASSWORD={PASSWORD} psql -h {ip} -p {port} -U {USER} -d pgbaton -c 'SHOW POOLS'\n\
-         \x20   pgbaton explain --admin http://{admin} --user {USER} 'SELECT 1'\n\
-         \nCtrl-C stops everything{}.",
-        if cluster.is_kept() { " and keeps the directory" } else { " and removes the directory" },
-        ip = listen.ip(),
-        port = listen.port(),
-    );
-    text
 }

@@ -326,6 +326,21 @@ fn send(pid: u32, signal: Signal) {
     }
 }
 
+/// So many different ones of which the same is true.
+pub(super) fn free_ports(count: usize) -> Result<Vec<u16>, ClusterError> {
+    let mut ports = Vec::with_capacity(count);
+    // Held until all are found, as one that is let go may be found again.
+    let mut held = Vec::with_capacity(count);
+    while ports.len() < count {
+        let port = free_port()?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push(listener);
+            ports.push(port);
+        }
+    }
+    Ok(ports)
+}
+
 /// A port nobody listens on, below the range that outgoing connections take theirs from (32768 on Linux), so that a
 /// restarted server finds it free again.
 fn free_port() -> Result<u16, ClusterError> {

@@ -2,45 +2,95 @@
 //!
 //! `Drop` does not run when the process is killed with SIGKILL, calls `exit`, or keeps the cluster in a static, as tests
 //! do to share one. The sweeper reads from a pipe whose other end only we hold. When we end, however we end, it reads
-//! end-of-file, stops whatever servers the data directories still name, and removes the directory.
+//! end-of-file, ends the agents (which would start servers again) and whatever they run, stops whatever servers there still are,
+//! and removes the directory.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// `$1` the cluster's directory, `$2` the signal for servers, `$3` whether to `keep` the directory.
+/// `$1` the cluster's directory, `$2` the signal for servers, `$3` whether to `keep` the directory, `$4` the name of the program
+/// that agents are, empty: there are none.
 ///
-/// A data directory's `postmaster.pid` may be stale and the number taken by another process, so the name is looked at.
+/// A data directory's `postmaster.pid` may be stale and the number taken by another process, so the name is looked at. Agents and
+/// what they run are known by their name and by a node's directory among their arguments, so that nobody's `tail -f` is ended.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r answer && [ "$answer" = done ] && exit 0
+directory=$1 agent=$4
+name_of() {
+    name=
+    { read -r name < "/proc/$1/comm"; } 2>/dev/null || name=$(ps -o comm= -p "$1" 2>/dev/null)
+    name=${name##*/}
+}
 is_server() {
-    name=$(cat "/proc/$1/comm" 2>/dev/null || ps -o comm= -p "$1" 2>/dev/null)
+    name_of "$1"
     case "$name" in *postgres*|*postmaster*) return 0 ;; *) return 1 ;; esac
+}
+has_node() {
+    arguments=$( { tr '\0' ' ' < "/proc/$1/cmdline"; } 2>/dev/null || ps -o command= -p "$1" 2>/dev/null)
+    case "$arguments" in *"$directory"/n[0-9]*) return 0 ;; *) return 1 ;; esac
+}
+processes() {
+    if [ -d /proc/self ]; then
+        for entry in /proc/[0-9]*; do echo "${entry##*/}"; done
+    else
+        ps -A -o pid=
+    fi
+}
+end_agents() {
+    left=0
+    for pid in $(processes); do
+        name_of "$pid"
+        case "$name" in "$agent"|initdb|pg_basebackup|pg_rewind) ;; *) continue ;; esac
+        has_node "$pid" || continue
+        left=$((left + 1))
+        kill -KILL "$pid" 2>/dev/null
+    done
+}
+servers() {
+    for file in "$directory"/data/*/postmaster.pid "$directory"/n*/data/postmaster.pid; do
+        [ -f "$file" ] || continue
+        read -r pid < "$file" || continue
+        is_server "$pid" && echo "$pid"
+    done
+    # One that was just started has not written its file yet.
+    [ -n "$agent" ] || return
+    for pid in $(processes); do
+        is_server "$pid" && has_node "$pid" && echo "$pid"
+    done
 }
 signal_servers() {
     left=0
-    for file in "$1"/data/*/postmaster.pid; do
-        [ -f "$file" ] || continue
-        read -r pid < "$file" || continue
-        is_server "$pid" || continue
+    for pid in $(servers); do
         left=$((left + 1))
-        [ "$2" = none ] || { kill "-$2" "$pid"; kill -CONT "$pid"; } 2>/dev/null
+        [ "$1" = none ] || { kill "-$1" "$pid"; kill -CONT "$pid"; } 2>/dev/null
     done
 }
+turn=0
+while [ -n "$agent" ] && [ "$turn" -lt 50 ]; do
+    end_agents
+    [ "$left" -eq 0 ] && break
+    sleep 0.1
+    turn=$((turn + 1))
+done
 for signal in "$2" QUIT KILL; do
-    signal_servers "$1" "$signal"
+    signal_servers "$signal"
     turn=0
     while [ "$turn" -lt 50 ]; do
-        signal_servers "$1" none
+        signal_servers none
         [ "$left" -eq 0 ] && break 2
         sleep 0.1
         turn=$((turn + 1))
     done
 done
-[ "$3" = keep ] || rm -rf -- "$1"
+[ "$3" = keep ] || rm -rf -- "$directory"
 "#;
+
+/// How much of a program's name the kernel tells.
+const NAME: usize = 15;
 
 #[derive(Debug)]
 pub struct Sweeper {
@@ -50,15 +100,26 @@ pub struct Sweeper {
 impl Sweeper {
     /// `signal` is the name of what stops a server: `INT` for a fast, `QUIT` for an immediate shutdown.
     pub fn watch(directory: &Path, signal: &str, keep: bool) -> std::io::Result<Sweeper> {
+        Self::spawn(directory, signal, keep, "", Stdio::null())
+    }
+
+    /// The same where agents run the servers: `program` is what they are. It holds the lock until everything is swept.
+    pub fn watch_agents(directory: &Path, keep: bool, program: &Path, lock: File) -> std::io::Result<Sweeper> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let name: String = name.chars().take(NAME).collect();
+        Self::spawn(directory, "INT", keep, &name, lock.into())
+    }
+
+    fn spawn(directory: &Path, signal: &str, keep: bool, agent: &str, output: Stdio) -> std::io::Result<Sweeper> {
         let shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "pgbaton-sweeper"])
             .arg(directory)
-            .args([signal, if keep { "keep" } else { "remove" }])
+            .args([signal, if keep { "keep" } else { "remove" }, agent])
             .current_dir("/")
             // A Ctrl-C at the terminal is for us; a group of its own also lets it end after us.
             .process_group(0)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(output)
             .stderr(Stdio::null())
             .spawn()?;
         Ok(Sweeper { shell: Some(shell) })

@@ -27,6 +27,13 @@ impl Cancel {
         if *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) { Err(ProgramError::Cancelled) } else { Ok(()) }
     }
 
+    /// Waits so long, or until [`Cancel::cancel`] was called; whether it was.
+    pub fn wait_for(&self, limit: Duration) -> bool {
+        let is_cancelled = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.1.wait_timeout_while(is_cancelled, limit, |is_cancelled| !*is_cancelled);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Returns once [`Cancel::cancel`] was called.
     pub fn wait(&self) {
         let mut is_cancelled = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);

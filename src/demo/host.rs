@@ -1,0 +1,198 @@
+//! One node of the demo as a host of its own: an agent, which is started again when it dies as a service manager does, and the
+//! server that the agent runs. It can be broken in the ways that hosts break.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::processes::{send, server_of, tree};
+use crate::programs::ProgramError;
+
+/// How long a service manager leaves an agent that has died alone.
+const RESTART: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Host {
+    pub id: String,
+    /// Of its PostgreSQL.
+    pub port: u16,
+    /// Where the agent listens.
+    pub agent_port: u16,
+    /// `agent.toml`, `data` and what the agent keeps beside that.
+    pub directory: PathBuf,
+    pub log: PathBuf,
+    program: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    agent: Option<Child>,
+    /// When it is to be started again; `None`: not by itself.
+    due: Option<Instant>,
+    /// Processes that were stopped by [`Host::freeze`].
+    frozen: Vec<u32>,
+    /// How the last one ended that ended by itself.
+    ended: Option<String>,
+}
+
+impl Host {
+    pub(super) fn new(id: String, base: &Path, port: u16, agent_port: u16, program: PathBuf) -> Host {
+        Host {
+            directory: base.join(&id),
+            log: base.join("log").join(format!("{id}.log")),
+            id,
+            port,
+            agent_port,
+            program,
+            state: Mutex::default(),
+        }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// The postmaster's process id while it lives.
+    pub fn server_pid(&self) -> Option<u32> {
+        server_of(&self.data())
+    }
+
+    /// Starts the agent, and from now on again whenever it dies, as long as somebody calls [`Host::look_after`].
+    pub(super) fn start(&self) -> Result<(), ProgramError> {
+        let mut state = self.state();
+        self.spawn(&mut state)
+    }
+
+    fn spawn(&self, state: &mut State) -> Result<(), ProgramError> {
+        let io = |source| ProgramError::Io { what: format!("cannot start the agent of {}", self.id), source };
+        let log = File::options().create(true).append(true).open(&self.log).map_err(io)?;
+        let mut command = Command::new(&self.program);
+        command.args(["agent", "-c"]).arg(self.directory.join("agent.toml")).current_dir(&self.directory);
+        // A group of its own: a Ctrl-C at the terminal is for us.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(io)?).stderr(log);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+            command.env_remove(name);
+        }
+        let child = command.spawn().map_err(io)?;
+        // For people: its number is another one each time.
+        let _ = std::fs::write(self.directory.join("agent.pid"), format!("{}\n", child.id()));
+        (state.agent, state.due) = (Some(child), None);
+        Ok(())
+    }
+
+    /// Starts an agent that has died when it is time.
+    pub(super) fn look_after(&self) {
+        let mut state = self.state();
+        if let Some(status) = state.agent.as_mut().and_then(|agent| agent.try_wait().ok().flatten()) {
+            tracing::warn!(node = self.id, %status, "an agent has ended");
+            (state.agent, state.due) = (None, Some(Instant::now() + RESTART));
+            state.ended = Some(status.to_string());
+        }
+        if state.due.is_some_and(|due| Instant::now() >= due)
+            && let Err(error) = self.spawn(&mut state)
+        {
+            tracing::error!(node = self.id, "{error}");
+            state.due = Some(Instant::now() + RESTART);
+        }
+    }
+
+    /// How its last agent ended, if one has ended by itself.
+    pub(super) fn has_ended(&self) -> Option<String> {
+        self.state().ended.clone()
+    }
+
+    /// `kill -9` to the postmaster; its children notice, and so does the agent. The process id it had.
+    pub(super) fn kill_server(&self) -> Option<u32> {
+        let pid = self.server_pid()?;
+        send(pid, Signal::KILL);
+        Some(pid)
+    }
+
+    /// As when the power fails: the agent and all of PostgreSQL at once. The host comes back after a second, or after
+    /// `meanwhile`, whichever is later.
+    pub(super) fn kill_all(&self, meanwhile: impl FnOnce(&Path)) {
+        let mut state = self.state();
+        let agent = state.agent.take();
+        // The agent first: it would notice.
+        if let Some(mut agent) = agent {
+            let below = tree([agent.id()]);
+            send(agent.id(), Signal::KILL);
+            let _ = agent.wait();
+            below.into_iter().filter(|pid| *pid != agent.id()).for_each(|pid| send(pid, Signal::KILL));
+        }
+        self.kill_servers();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.server_pid().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        meanwhile(&self.data());
+        state.due = Some(Instant::now() + RESTART);
+    }
+
+    /// Everything of this node stands still, as in a virtual machine that is paused, until [`Host::thaw`].
+    pub(super) fn freeze(&self) {
+        let mut state = self.state();
+        let agent = state.agent.as_ref().map(Child::id);
+        // Again until nothing new appears: a process may be forked while we stop its parent's neighbour.
+        loop {
+            let all = tree(agent.into_iter().chain(self.server_pid()));
+            let new: Vec<u32> = all.into_iter().filter(|pid| !state.frozen.contains(pid)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for pid in new {
+                send(pid, Signal::STOP);
+                state.frozen.push(pid);
+            }
+        }
+    }
+
+    pub(super) fn thaw(&self) {
+        for pid in std::mem::take(&mut self.state().frozen) {
+            send(pid, Signal::CONT);
+        }
+    }
+
+    /// Tells the agent to end, which ends its server, without waiting for it.
+    pub(super) fn begin_stop(&self) {
+        self.thaw();
+        let mut state = self.state();
+        state.due = None;
+        if let Some(agent) = &state.agent {
+            send(agent.id(), Signal::TERM);
+        }
+    }
+
+    /// Waits until the agent has ended, and ends by force what is left after that.
+    pub(super) fn stop(&self, limit: Duration) {
+        self.begin_stop();
+        let mut state = self.state();
+        if let Some(mut agent) = state.agent.take() {
+            let deadline = Instant::now() + limit;
+            while matches!(agent.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if matches!(agent.try_wait(), Ok(None)) {
+                let below = tree([agent.id()]);
+                send(agent.id(), Signal::KILL);
+                let _ = agent.wait();
+                below.into_iter().filter(|pid| *pid != agent.id()).for_each(|pid| send(pid, Signal::KILL));
+            }
+        }
+        self.kill_servers();
+    }
+
+    fn kill_servers(&self) {
+        tree(self.server_pid()).into_iter().for_each(|pid| send(pid, Signal::KILL));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
