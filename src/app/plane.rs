@@ -17,16 +17,21 @@ impl DataPlane for Plane {
     }
 
     fn open_writes(&self, epoch: Epoch, primary: &NodeId) {
+        if self.0.resume_writes(epoch) {
+            return;
+        }
         // Connections from when it was a standby may be in transactions that stay read-only.
         self.0.pools.retire(primary);
         self.0.forget_greetings();
         self.0.open_writes(epoch);
     }
 
-    fn drain_writes(&self, _reason: &str) {}
+    fn drain_writes(&self, reason: &str) {
+        self.0.drain_writes(reason.to_owned());
+    }
 
-    fn all_drained(&self, _limit: Duration) -> Pin<Box<dyn Future<Output = usize> + Send + '_>> {
-        Box::pin(std::future::ready(0))
+    fn all_drained(&self, limit: Duration) -> Pin<Box<dyn Future<Output = usize> + Send + '_>> {
+        Box::pin(self.0.all_drained(limit))
     }
 
     fn all_let_go(&self, limit: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {

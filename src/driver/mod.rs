@@ -446,6 +446,11 @@ impl Driver {
         match &lead {
             Lead::Closed { epoch, reason } => self.plane.close_writes(*epoch, reason),
             Lead::Draining { reason, .. } => self.plane.drain_writes(reason),
+            // It has drained and nothing came of it: no primary has changed, and no doubt is settled by that.
+            Lead::Open { epoch, primary, .. } if matches!(&self.lead, Some(Lead::Draining { epoch: drained, .. }) if drained == epoch) =>
+            {
+                self.plane.open_writes(*epoch, primary);
+            }
             Lead::Open { epoch, primary, .. } => {
                 // Before anybody can write: what was asked of another node is worth nothing.
                 let outcomes = self.verdicts.take().filter(|(node, _)| node == primary);

@@ -8,6 +8,7 @@ use futures_util::task::AtomicWaker;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
+use super::gate::Draining;
 use super::silent::Footing;
 use crate::pool::ServerIdentity;
 use crate::sql::Pins;
@@ -56,6 +57,8 @@ pub struct Client {
     pub waker: AtomicWaker,
     /// The generation of the gate under which the session may hold a connection to the primary; 0: under none.
     pass: AtomicU64,
+    /// What the session says of itself while the primary drains: four times the drain's number, and [`Draining`].
+    drain: AtomicU64,
     /// What the session stands on while it is at a replica; of the last one while it is not.
     footing: AtomicU64,
     /// All that the server owes the client is the answer to a COMMIT.
@@ -125,6 +128,20 @@ impl Client {
     #[inline]
     pub fn set_pass(&self, generation: u64) {
         self.pass.store(generation, Ordering::SeqCst);
+    }
+
+    /// What it has said of itself in this drain.
+    pub fn drain(&self, drain: u64) -> Draining {
+        match self.drain.load(Ordering::SeqCst).checked_sub(drain * 4) {
+            Some(1) => Draining::Rests,
+            Some(2) => Draining::Open,
+            Some(3) => Draining::Commits,
+            _ => Draining::Unheard,
+        }
+    }
+
+    pub fn set_drain(&self, drain: u64, what: Draining) {
+        self.drain.store(drain * 4 + what as u64, Ordering::SeqCst);
     }
 
     /// See `silent`.
@@ -239,6 +256,7 @@ impl Clients {
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             pass: AtomicU64::new(0),
+            drain: AtomicU64::new(0),
             footing: AtomicU64::new(0),
             commits: AtomicBool::new(false),
             server: Mutex::new(None),

@@ -152,7 +152,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = &mut farewell => {}
-                () = shared.gate.left(pass), if pass != 0 && !self.machine.is_on_replica() => {
+                () = shared.gate.gave_up(pass), if pass != 0 && !self.machine.is_on_replica() => {
                     self.lease = None;
                     self.aside = None;
                     self.me.client.set_pass(0);
@@ -173,7 +173,7 @@ impl Session {
         let is_concerned = pass != 0 && !self.machine.is_on_replica();
         tokio::select! {
             biased;
-            () = shared.gate.left(pass), if is_concerned => {}
+            () = shared.gate.gave_up(pass), if is_concerned => {}
             cleaned = self.clean(lease) => {
                 if let Some(lease) = cleaned {
                     lease.release();

@@ -122,7 +122,7 @@ impl<'a> Wait<'a> {
             // First the gate, which changes before the topology does: what is seen together belongs together.
             let generation = self.shared.gate.generation();
             let now = self.topology.borrow_and_update().clone();
-            if generation.is_multiple_of(2)
+            if Gate::opens(generation)
                 && let (Some(primary), Some(at)) = (now.primary(), now.primary)
             {
                 return Ok((primary.clone(), at, generation));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::clients::Activity;
 use super::doubt::Verdict;
-use super::gate::Gate;
+use super::gate::{Draining, Gate};
 use super::hold::while_connected;
 use super::machine::Before;
 use super::machine::commit::Xid;
@@ -38,11 +38,40 @@ impl Session {
     /// The gate has changed since this session took its connection to the primary: the reason to lose it, or nothing if all
     /// there was is what it can do without.
     pub(super) fn let_go(&mut self) -> Option<io::Error> {
+        if self.shared.gate.drains(self.me.client.pass()) {
+            self.drains = true;
+            match self.lease.is_some() && !self.machine.is_on_replica() {
+                true => drop(self.waits_for_drain()),
+                false => self.release_pass(),
+            }
+            return None;
+        }
         if self.lease.is_some() && !self.machine.is_on_replica() {
             return Some(given_up(&self.shared.gate));
         }
         self.release_pass();
         None
+    }
+
+    /// While the primary drains: whether the client's next message has to wait, as nothing is open on the connection that is
+    /// kept. Others are told how things stand here.
+    #[cold]
+    pub(super) fn waits_for_drain(&mut self) -> bool {
+        let drain = self.shared.gate.drain();
+        if !self.shared.gate.drains(self.me.client.pass()) {
+            self.drains = false;
+            return false;
+        }
+        if self.lease.is_none() || self.machine.is_on_replica() {
+            return false;
+        }
+        let state = match self.machine.is_at_rest() && self.to_server.is_empty() {
+            true => Draining::Rests,
+            false if self.machine.loss() == Loss::RolledBack => Draining::Open,
+            false => Draining::Commits,
+        };
+        self.me.client.set_drain(drain, state);
+        state == Draining::Rests
     }
 
     /// What pins the session to a server is gone with it.
@@ -182,8 +211,14 @@ impl Session {
 
     /// Nothing of the primary is left here, and what is in doubt is registered.
     pub(super) fn release_pass(&mut self) {
-        if self.me.client.pass() != self.shared.gate.generation() {
+        let pass = self.me.client.pass();
+        if pass != self.shared.gate.generation() {
             self.half_taken = None;
+            let drain = self.shared.gate.drain();
+            // Perhaps nothing comes of the change of primary, and what is kept there is wanted again.
+            if self.aside.is_some() && self.shared.gate.drains(pass) {
+                return self.me.client.set_drain(drain, Draining::Rests);
+            }
             if self.aside.take().is_some() {
                 self.forget_sequences();
             }
@@ -197,7 +232,9 @@ impl Session {
         let shared = self.shared.clone();
         let epoch = self.machine.epoch();
         let told = shared.doubts.register(epoch, xid);
-        self.release_pass();
+        // There is nothing left of the primary here, and nobody has to wait for this wait.
+        self.half_taken = None;
+        self.me.client.set_pass(0);
         tracing::debug!(client = self.me.client.id, xid, %epoch, "a commit is in doubt");
         let limit = shared.settings.load().hold;
         let verdict = tokio::time::timeout(limit, async { told.await.unwrap_or(Verdict::Unknown) });

@@ -122,6 +122,8 @@ pub struct Session {
     ask_commits: bool,
     /// As the client's entry has it: all that is due is the answer to a COMMIT.
     commits: bool,
+    /// The primary was seen to drain.
+    drains: bool,
 }
 
 /// Serves one connection from its first byte to its last.
@@ -321,6 +323,7 @@ impl Session {
             max_prepared: settings.max_prepared,
             ask_commits: settings.ask_commits,
             commits: false,
+            drains: false,
         }))
     }
 

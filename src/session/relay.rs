@@ -389,6 +389,10 @@ impl Session {
         if !self.to_server.is_empty() || self.to_client.len() > READ_SIZE {
             return Poll::Pending;
         }
+        // What waits behind this is read when the gate changes, which wakes us.
+        if self.drains && self.waits_for_drain() {
+            return Poll::Pending;
+        }
         if self.stalled {
             let input = std::mem::take(&mut self.from_client);
             let before = input.len();

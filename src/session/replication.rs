@@ -99,6 +99,6 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         _ = relay => {}
         () = killed => {}
         // What a primary of the past says is of no use to anybody.
-        () = shared.gate.left(generation) => {}
+        () = shared.gate.gave_up(generation) => {}
     }
 }

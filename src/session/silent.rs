@@ -142,7 +142,7 @@ impl Shared {
         match ground {
             Ground::Primary { pass: 0 } => std::future::pending().await,
             Ground::Primary { pass } => {
-                self.gate.left(pass).await;
+                self.gate.gave_up(pass).await;
                 super::losing::given_up(&self.gate)
             }
             Ground::Replica(footing) => {

@@ -198,9 +198,12 @@ impl Session {
         let shared = self.shared.clone();
         loop {
             let pass = self.me.client.pass();
+            let drains = shared.gate.drains(pass);
             tokio::select! {
                 biased;
-                () = shared.gate.left(pass), if pass != 0 => self.release_pass(),
+                () = shared.gate.gave_up(pass), if pass != 0 => self.release_pass(),
+                // What was seen of the drain before is let be.
+                () = shared.gate.left(pass), if pass != 0 && !drains => self.release_pass(),
                 found = self.find_server() => return found,
             }
         }
@@ -536,6 +539,13 @@ impl Session {
         loop {
             self.release_pass();
             let (primary, at, generation) = wait.primary().await.map_err(Refusal::Ours)?;
+            // The primary has drained, and nothing came of it.
+            if self.me.client.pass() == generation
+                && let Some(lease) = self.aside.take()
+            {
+                self.place = self.primary_at;
+                return Ok(lease);
+            }
             let (database, user) = (self.me.client.database.clone(), self.me.client.user.clone());
             let key = PoolKey { node: primary.address.id.clone(), database, user };
             let pool = shared.pools.get(&key, &primary.address);
