@@ -204,7 +204,7 @@ pub struct RepairNote {
 impl Note {
     /// An operator wanted it; anything else is a failure.
     pub fn is_ordered(&self) -> bool {
-        matches!(&*self.kind, "switchover" | "command")
+        matches!(&*self.kind, "switchover" | "order" | "command")
     }
 }
 

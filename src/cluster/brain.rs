@@ -158,7 +158,7 @@ impl Brain {
         match self.mode {
             Mode::Unloaded | Mode::Frozen { .. } => {}
             Mode::Adopting(_) => self.adopt(),
-            Mode::Stable(_) => self.watch(),
+            Mode::Stable(_) | Mode::Switching(_) => self.watch(),
             Mode::Recruiting(_) => self.recruit(),
             Mode::Settling(_) => self.settle(),
             Mode::Promoting(_) => self.promote(),
@@ -239,7 +239,7 @@ impl Brain {
     fn beat(&mut self, node: &NodeId, epoch: Epoch, result: Result<(), super::Failure>) {
         let is_ours = self.record.as_ref().is_some_and(|record| record.primary == *node && record.epoch == epoch);
         let now = self.now;
-        if let Mode::Stable(stable) = &mut self.mode
+        if let Some(stable) = self.mode.stable_mut()
             && is_ours
         {
             stable.beats = match (result, stable.beats.take()) {
@@ -266,8 +266,8 @@ impl Brain {
             record.epoch,
             last.next()
         );
-        if let Some(order) = self.order() {
-            self.out.push(Action::Answer { id: order.id, result: Err(reason.clone()) });
+        if let Some(id) = self.asker() {
+            self.out.push(Action::Answer { id, result: Err(reason.clone()) });
         }
         self.forget_jobs();
         self.close(last, reason.clone());
@@ -285,7 +285,7 @@ impl Brain {
         self.mode = mode;
         self.said.clear();
         // What was asked of other nodes is not asked again sooner for that.
-        self.not_before.retain(|what, _| matches!(what, Retry::Follow(_) | Retry::Fence(_)));
+        self.not_before.retain(|what, _| matches!(what, Retry::Follow(_) | Retry::Fence(_) | Retry::Start(_)));
     }
 
     pub(super) fn say(&mut self, is_warning: bool, text: String) {

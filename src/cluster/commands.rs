@@ -55,7 +55,7 @@ impl Brain {
                 }
                 self.store_answering(id, text, next);
             }
-            Command::Switchover { .. } => return Err("not built yet".into()),
+            Command::Switchover { to } => self.switch_over(&record, id, to)?,
             Command::Rejoin { node, rebuild } => {
                 self.check_node(&node)?;
                 self.rejoin_by_order(id, &record, node, rebuild)?;
@@ -71,7 +71,7 @@ impl Brain {
         Ok(())
     }
 
-    fn check_node(&self, node: &NodeId) -> Result<(), String> {
+    pub(super) fn check_node(&self, node: &NodeId) -> Result<(), String> {
         self.policy.nodes.contains_key(node).then_some(()).ok_or(format!("{node} is not in the configuration"))
     }
 

@@ -4,7 +4,6 @@
 //! that is fed holds the decision up for a bounded time only, as it may itself be wrong.
 
 use super::brain::after;
-use super::mode::Mode;
 use super::nodes::Known;
 use super::{Brain, Symptom};
 use crate::types::{Millis, NodeId};
@@ -125,7 +124,7 @@ impl Brain {
 
     fn health_of_answer(&mut self, primary: &NodeId, known: &Known) -> Health {
         let (Some(seen), Some(record)) = (known.answers(), &self.record) else { return Health::Fine };
-        let Mode::Stable(stable) = &self.mode else { return Health::Fine };
+        let Some(stable) = self.mode.stable() else { return Health::Fine };
         let is_older = seen.timeline < record.timeline || seen.last_epoch.is_some_and(|last| last < record.written);
         if seen.is_in_recovery || is_older || seen.is_fenced {
             let at = known.seen.as_ref().map(|seen| seen.at).unwrap_or_default();

@@ -6,18 +6,20 @@ pub enum State {
     Unloaded,
     Adopting,
     Stable,
+    Switching,
     Recruiting,
     Settling,
     Promoting,
     Frozen,
 }
 
-use State::{Adopting, Frozen, Promoting, Recruiting, Settling, Stable, Unloaded};
+use State::{Adopting, Frozen, Promoting, Recruiting, Settling, Stable, Switching, Unloaded};
 
 pub const STATES: &[(State, &str)] = &[
     (Unloaded, "the store has not been read"),
     (Adopting, "no record yet: who is the primary?"),
     (Stable, "the primary takes writes"),
+    (Switching, "a planned change: checkpoint, look, drain; nothing is touched"),
     (Recruiting, "nobody takes writes; standbys are taken off the primary"),
     (Settling, "the candidate replays all it has, commits in doubt are asked about"),
     (Promoting, "promote, follow, write the epoch's row"),
@@ -34,6 +36,10 @@ pub const TRANSITIONS: &[(State, State, &str)] = &[
     (Adopting, Promoting, "exactly one node is a primary"),
     (Stable, Recruiting, "the primary is down, was restarted, or an operator asks for another"),
     (Stable, Promoting, "another node was promoted by hand"),
+    (Stable, Switching, "an operator asks for a switchover, and nothing speaks against it"),
+    (Switching, Stable, "it is called off"),
+    (Switching, Recruiting, "the primary has drained"),
+    (Switching, Frozen, "a node knows a later epoch than the record"),
     (Stable, Frozen, "a node knows a later epoch than the record"),
     (Recruiting, Settling, "a candidate is chosen, or the primary is taken back"),
     (Recruiting, Promoting, "another node was promoted by hand"),

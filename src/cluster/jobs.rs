@@ -55,7 +55,9 @@ impl Brain {
         // A server recovers and a copy is made for as long as that takes; who waits for an agent is told if it goes silent.
         let is_long =
             matches!(job, Job::Start { .. } | Job::Restart { .. } | Job::Rejoin { .. } | Job::Initialise { .. });
-        let deadline = (!is_long).then(|| after(self.now, self.policy.job_limit.0));
+        // What is waited for may take as long as it may.
+        let extra = if let Job::Drain { limit } = &job { limit.0 } else { 0 };
+        let deadline = (!is_long).then(|| after(self.now, self.policy.job_limit.0 + extra));
         self.jobs.insert(id, Running { job: job.clone(), epoch, deadline, asked });
         self.out.push(Action::Do { id, epoch, job });
     }
@@ -122,7 +124,7 @@ impl Brain {
 
     /// An answer to a job of an epoch that has passed, or that was forgotten, says nothing any more.
     pub(super) fn done(&mut self, id: JobId, result: Result<Answer, Failure>) {
-        let leads_on = |job: &Job| matches!(job, Job::Settle { .. } | Job::Promote { .. });
+        let leads_on = |job: &Job| matches!(job, Job::Settle { .. } | Job::Promote { .. } | Job::Drain { .. });
         if self.pending.is_some() && self.jobs.get(&id).is_some_and(|running| leads_on(&running.job)) {
             // What follows from it is to be stored, and an order is just being stored.
             return self.held.push((id, result));
@@ -144,10 +146,15 @@ impl Brain {
             Job::WriteEpoch { node, .. } => self.epoch_written(&node, result),
             Job::Follow { node, primary } => self.follows(node, primary, result),
             Job::Fence { node } => self.fenced(&node, result),
-            // Nobody begins this yet.
-            Job::Drain { .. } => {}
-            Job::Stop { node, .. } => self.stopped(&node, result),
-            Job::Start { node } => self.started(&node, result),
+            Job::Drain { .. } => self.drained(result),
+            Job::Stop { node, .. } => {
+                self.stopped(&node, result.clone());
+                self.old_stopped(&node, result);
+            }
+            Job::Start { node } => {
+                self.started(&node, result);
+                self.old_started(&node);
+            }
             Job::Restart { node, .. } => self.restarted(&node, result),
             Job::Rejoin { node, primary, repair, reason, .. } => {
                 self.rejoined(&node, primary, repair, reason, result);
@@ -155,6 +162,7 @@ impl Brain {
             Job::Initialise { node } => self.initialised(&node, result),
             Job::Checkpoint { node } => {
                 if let Err(failure) = result {
+                    self.no_checkpoint(&node, &failure);
                     self.say(true, format!("no checkpoint on {node}: {}", failure.reason));
                 }
             }

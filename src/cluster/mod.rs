@@ -30,6 +30,7 @@ mod rejoin;
 mod returning;
 mod roster;
 mod store;
+mod switchover;
 #[cfg(test)]
 mod tests;
 mod voters;

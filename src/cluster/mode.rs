@@ -12,6 +12,7 @@ pub(super) enum Mode {
     Unloaded,
     Adopting(Adopting),
     Stable(Stable),
+    Switching(Switching),
     Recruiting(Recruiting),
     Settling(Settling),
     Promoting(Promoting),
@@ -28,10 +29,26 @@ impl Mode {
             Mode::Unloaded => State::Unloaded,
             Mode::Adopting(_) => State::Adopting,
             Mode::Stable(_) => State::Stable,
+            Mode::Switching(_) => State::Switching,
             Mode::Recruiting(_) => State::Recruiting,
             Mode::Settling(_) => State::Settling,
             Mode::Promoting(_) => State::Promoting,
             Mode::Frozen { .. } => State::Frozen,
+        }
+    }
+
+    /// While the record's primary takes writes, also if it is about to be exchanged.
+    pub fn stable(&self) -> Option<&Stable> {
+        match self {
+            Mode::Stable(stable) | Mode::Switching(Switching { stable, .. }) => Some(stable),
+            _ => None,
+        }
+    }
+
+    pub fn stable_mut(&mut self) -> Option<&mut Stable> {
+        match self {
+            Mode::Stable(stable) | Mode::Switching(Switching { stable, .. }) => Some(stable),
+            _ => None,
         }
     }
 }
@@ -59,6 +76,45 @@ pub(super) struct Stable {
     pub reason: String,
 }
 
+/// A planned change of primary, up to the closing: nothing has been touched.
+#[derive(Clone, Debug)]
+pub(super) struct Switching {
+    /// What it goes on with if nothing comes of it.
+    pub stable: Stable,
+    pub change: Change,
+    pub step: Before,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Before {
+    /// The primary writes what is in its memory, so that it stops quickly later.
+    Checkpoint { until: Millis },
+    /// Both nodes are looked at again.
+    Look { since: Millis },
+    /// Open transactions end, new ones wait.
+    Drain { until: Millis },
+}
+
+/// What becomes of the old primary at a switchover.
+#[derive(Clone, Debug)]
+pub(super) struct Retiring {
+    /// Stopped by its agent; else fenced.
+    pub by_agent: bool,
+    pub state: Old,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Old {
+    /// Nothing yet.
+    Begins,
+    /// It is being stopped or fenced.
+    Ends { since: Millis },
+    /// It has been, and this is the end of all it has written.
+    Ended { since: Millis, end: Lsn },
+    /// Nothing came of it: it is to take writes again.
+    Returns { since: Millis },
+}
+
 /// What has been learnt on the way from one primary to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
@@ -82,6 +138,10 @@ pub(super) struct Change {
     pub rejected: BTreeMap<NodeId, String>,
     pub known_loss: u64,
     pub order: Option<Order>,
+    /// At a switchover, until it is a failover like any other.
+    pub retiring: Option<Retiring>,
+    /// A switchover of which nothing came: who asked for it, and why.
+    pub undone: Option<(CommandId, String)>,
     /// The primary of before is taken back only if it answered at this moment or later.
     pub back_from: Millis,
 }
@@ -103,6 +163,8 @@ impl Change {
             rejected: BTreeMap::new(),
             known_loss: 0,
             order: None,
+            retiring: None,
+            undone: None,
             back_from: now,
         }
     }

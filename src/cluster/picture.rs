@@ -33,6 +33,7 @@ impl Brain {
             Mode::Unloaded => "the store has not been read yet".into(),
             Mode::Adopting(adopting) => adopting.reason.clone(),
             Mode::Stable(stable) => stable.reason.clone(),
+            Mode::Switching(switching) => format!("under way: {}", switching.change.cause),
             Mode::Recruiting(recruiting) => recruiting.reason.clone(),
             Mode::Settling(settling) => format!("{} replays what it received", settling.candidate),
             Mode::Promoting(promoting) => match promoting.step {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::brain::{key, names};
 use super::candidate::{Ground, Recruit};
 use super::detect::MOST_EPOCHS;
+use super::event::CommandId;
 use super::jobs::Retry;
 use super::mode::{Change, Mode, Row, Stable, Step};
 use super::{Action, Answer, Brain, Failure, FailureKind, Job, Note, Phase, Record, SyncNames};
@@ -221,6 +222,7 @@ impl Brain {
         let mut change = Change::new(promoting.change.kind, text.clone(), promoting.change.from, self.now);
         change.closed = promoting.change.closed;
         change.phases = promoting.change.phases;
+        change.undone = promoting.change.undone;
         change.order = promoting.change.order.filter(|order| order.to != record.primary);
         if let Some(order) = self.order().filter(|order| order.to == record.primary) {
             self.out.push(Action::Answer { id: order.id, result: Err(text) });
@@ -241,6 +243,18 @@ impl Brain {
         }
     }
 
+    /// Who waits for an answer to it, also if it is not carried out any more.
+    pub(super) fn asker(&self) -> Option<CommandId> {
+        let change = match &self.mode {
+            Mode::Switching(switching) => &switching.change,
+            Mode::Recruiting(recruiting) => &recruiting.change,
+            Mode::Settling(settling) => &settling.change,
+            Mode::Promoting(promoting) => &promoting.change,
+            _ => return None,
+        };
+        change.order.as_ref().map(|order| order.id).or(change.undone.as_ref().map(|(id, _)| *id))
+    }
+
     /// The record is stable: writes are taken.
     fn opened(&mut self, record: &Record) {
         let Mode::Promoting(promoting) = self.mode.clone() else { return };
@@ -252,11 +266,14 @@ impl Brain {
         let reason = format!("{} takes writes in epoch {}", record.primary, record.epoch);
         self.enter(Mode::Stable(Stable { is_open: true, incarnation, ..Stable::default() }), reason.clone());
         self.open(record);
-        if change.kind != "adoption" {
+        if !matches!(change.kind, "adoption" | "switchover") {
             self.recovered = Some(self.now);
         }
         if record.fork_lsn.is_some() {
             self.start(Job::Checkpoint { node: record.primary.clone() });
+        }
+        if let Some((id, why)) = &change.undone {
+            self.out.push(Action::Answer { id: *id, result: Err(format!("{why}; {reason}")) });
         }
         if let Some(order) = &change.order {
             self.out.push(Action::Answer { id: order.id, result: Ok(reason) });

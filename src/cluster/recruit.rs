@@ -6,7 +6,7 @@ use super::candidate::{Choice, Ground, Recruit, choose};
 use super::jobs::Retry;
 use super::mode::{Change, Mode, Promoting, Recruiting, Settling, Step};
 use super::{Action, Answer, Brain, Failure, Job, Phase, Record};
-use crate::types::{Durability, Millis, NodeId};
+use crate::types::{Durability, Lsn, Millis, NodeId};
 
 /// Asynchronous durability: how long slow standbys are waited for, as one of them may have more.
 const ALL_WITHIN_MS: u64 = 1000;
@@ -23,6 +23,9 @@ impl Brain {
         }
         let now = self.now;
         let Some(record) = self.record.clone() else { return };
+        if !self.retire_old(&record) {
+            return;
+        }
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         let began = *recruiting.began.get_or_insert(now);
         if !recruiting.change.unfit.is_empty() && *recruiting.again.get_or_insert(after(now, AGAIN_MS)) <= now {
@@ -102,7 +105,7 @@ impl Brain {
     }
 
     /// Whether the primary of before is there, and still is what it was.
-    fn can_be_taken_back(&self, record: &Record, change: &Change) -> bool {
+    pub(super) fn can_be_taken_back(&self, record: &Record, change: &Change) -> bool {
         let known = self.known(&record.primary);
         let Some(seen) = known.and_then(|known| known.answered_since(change.back_from)) else { return false };
         let is_of_record = match record.fork_lsn {
@@ -148,6 +151,7 @@ impl Brain {
         let is_there = self.known(&node).is_some_and(|known| known.answered_since(change.closed).is_some());
         let is_it = |job: &Job| matches!(job, Job::Fence { .. });
         if (change.is_soft || change.order.is_some())
+            && change.retiring.is_none()
             && is_there
             && !self.is_demoted(&node)
             && !self.is_running(is_it)
@@ -166,7 +170,15 @@ impl Brain {
             unfit: &change.unfit,
             order: change.order.as_ref(),
         };
-        choose(&change.recruits, &ground)
+        let mut choice = choose(&change.recruits, &ground);
+        if let (Ok(node), Some(end)) = (&choice.chosen, Brain::end_of_old(change)) {
+            let has = change.recruits.get(node).map_or(Lsn(0), |recruit| recruit.received);
+            if has < end {
+                let old = &record.primary;
+                choice.chosen = Err(format!("{node} has received up to {has} only, and {old} has written up to {end}"));
+            }
+        }
+        choice
     }
 
     /// Nobody can be promoted as things stand.
@@ -174,6 +186,9 @@ impl Brain {
         let Err(mut reason) = choice.chosen else { return };
         if !recruiting.failed.is_empty() {
             reason += &format!(" (not recruited: {})", super::candidate::listed(&recruiting.failed));
+        }
+        if recruiting.change.retiring.is_some() && recruiting.change.order.is_some() {
+            return self.undo(reason);
         }
         if let Some(order) = &recruiting.change.order {
             self.out.push(Action::Answer { id: order.id, result: Err(reason.clone()) });
@@ -201,7 +216,7 @@ impl Brain {
         }
     }
 
-    fn settle_with(&mut self, candidate: NodeId, is_back: bool, reason: String) {
+    pub(super) fn settle_with(&mut self, candidate: NodeId, is_back: bool, reason: String) {
         let Mode::Recruiting(recruiting) = self.mode.clone() else { return };
         let mut change = recruiting.change;
         change.took("recruit", self.now);

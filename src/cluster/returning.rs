@@ -142,6 +142,12 @@ impl Brain {
 
     pub(super) fn fenced(&mut self, node: &NodeId, result: Result<Answer, Failure>) {
         let Some(record) = self.record.clone() else { return };
+        let end = match &result {
+            Ok(Answer::Fenced { lsn, .. }) => Ok(*lsn),
+            Ok(_) => Ok(self.highest),
+            Err(failure) => Err(failure.clone()),
+        };
+        self.old_ended(node, end);
         match result {
             Ok(Answer::Fenced { lsn, .. }) => {
                 if *node == record.primary {

@@ -8,5 +8,6 @@ mod orders;
 mod refusals;
 mod rejoin;
 mod roster;
+mod switchover;
 mod voters;
 mod weather;

@@ -18,9 +18,21 @@ impl Brain {
             return self.set_stable_reason(reason);
         }
         let may_fail_over = self.policy.automatic && !record.paused;
-        match self.health() {
-            Health::Fine => self.watch_well(&record),
-            Health::Doubtful(reason) => self.set_stable_reason(reason),
+        let health = self.health();
+        match &health {
+            Health::Fine | Health::Doubtful(_) => {}
+            Health::Restarted(cause) | Health::Down { cause, .. } => self.call_off(cause.clone()),
+            Health::Demoted => self.call_off(format!("{} is a standby now", record.primary)),
+        }
+        match health {
+            Health::Fine => {
+                self.watch_well(&record);
+                self.switch(&record, true);
+            }
+            Health::Doubtful(reason) => {
+                self.set_stable_reason(reason);
+                self.switch(&record, false);
+            }
             Health::Restarted(cause) => {
                 let mut change = Change::new("restart", cause, Some(record.primary.clone()), self.now);
                 change.incarnation = self.incarnation();
@@ -60,7 +72,7 @@ impl Brain {
 
     fn has_heard_all_since_demotion(&mut self) -> bool {
         let now = self.now;
-        let Mode::Stable(stable) = &mut self.mode else { return true };
+        let Some(stable) = self.mode.stable_mut() else { return true };
         let since = *stable.demoted.get_or_insert(now);
         self.has_heard_all(since)
     }
@@ -86,28 +98,29 @@ impl Brain {
     }
 
     fn set_stable_reason(&mut self, text: String) {
-        if let Mode::Stable(stable) = &mut self.mode {
+        if let Some(stable) = self.mode.stable_mut() {
             stable.reason = text;
         }
     }
 
     fn incarnation(&self) -> Option<u64> {
-        match &self.mode {
-            Mode::Stable(stable) => stable.incarnation,
-            _ => None,
-        }
+        self.mode.stable().and_then(|stable| stable.incarnation)
     }
 
     fn watch_well(&mut self, record: &Record) {
         let Some(seen) = self.known(&record.primary).and_then(|known| known.answers()).cloned() else { return };
         self.said.remove("stay");
         self.said.remove("veto");
-        if let Mode::Stable(stable) = &mut self.mode {
+        if let Some(stable) = self.mode.stable_mut() {
             stable.incarnation = stable.incarnation.or(Some(seen.incarnation));
             stable.reason = String::new();
         }
+        // Until that is over nothing changes.
+        if self.is_draining() {
+            return;
+        }
         self.maintain_voters();
-        let Mode::Stable(stable) = &mut self.mode else { return };
+        let Some(stable) = self.mode.stable_mut() else { return };
         stable.demoted = None;
         if stable.is_open && matches!(self.lead, Some(Lead::Open { .. })) {
             return;
@@ -120,7 +133,7 @@ impl Brain {
             let reason = "waiting until the voters acknowledge commits".to_string();
             return self.set_stable_reason(reason);
         }
-        if let Mode::Stable(stable) = &mut self.mode {
+        if let Some(stable) = self.mode.stable_mut() {
             *stable = Stable { is_open: true, ..stable.clone() };
         }
         self.say(false, format!("{} takes writes in epoch {}", record.primary, record.epoch));
@@ -147,7 +160,10 @@ impl Brain {
         };
         self.forget_jobs();
         self.close(record.epoch, change.cause.clone());
-        self.openings.push_back(self.now);
+        // What people ask for is no flapping.
+        if change.kind != "switchover" {
+            self.openings.push_back(self.now);
+        }
         let reason = format!("epoch {}: {}", record.epoch, change.cause);
         self.enter(Mode::Recruiting(Recruiting::new(change, is_in_place)), reason);
         self.store(record);

@@ -1,7 +1,7 @@
 //! Agents beside the nodes of a story: they do at once what they are told, unless the story says otherwise.
 
 use super::ground::*;
-use crate::cluster::agent::{Data, Deed, Doing, Done, Report, Server};
+use crate::cluster::agent::{Data, Deed, Doing, Done, Report, Server, Shutdown};
 use crate::cluster::*;
 use crate::types::{Durability, Epoch, Millis, NodeId};
 
@@ -108,7 +108,8 @@ impl World {
         let (name, node) = (name, node.clone());
         let refused = |kind, reason: &str| Some(Err(Failure { kind, reason: reason.into() }));
         let it = &self.nodes[&node];
-        if it.stuck.contains(name) {
+        let is_fast = matches!(job, Job::Stop { how: Shutdown::Fast, .. });
+        if it.stuck.contains(name) || is_fast && it.stuck.contains("stop fast") {
             return None;
         }
         if it.agent.as_ref().is_none_or(|agent| agent.silent.is_some()) {
@@ -125,7 +126,17 @@ impl World {
         let agent = it.agent.as_mut()?;
         agent.epoch = agent.epoch.max(epoch);
         match job {
-            Job::Stop { .. } => (it.life, agent.server) = (Life::Refuses, Server::Stopped),
+            Job::Stop { .. } => {
+                (it.life, agent.server) = (Life::Refuses, Server::Stopped);
+                let end = Some(it.seen.lsn).filter(|_| is_fast && !it.crashed);
+                for other in self.nodes.values_mut() {
+                    if other.seen.receiver.as_ref().is_some_and(|receiver| receiver.from.as_ref() == Some(&node)) {
+                        other.seen.receiver = None;
+                    }
+                }
+                return Some(Ok(Answer::Agent(Deed { end, ..Deed::default() })));
+            }
+            Job::Start { .. } if it.life == Life::Runs => {}
             Job::Start { .. } | Job::Restart { .. } => {
                 (it.life, agent.server) = (Life::Runs, Server::Running);
                 it.seen.incarnation += 1;

@@ -34,6 +34,8 @@ pub(super) struct Node {
     pub refuses: BTreeSet<&'static str>,
     /// What its agent says, if it has one.
     pub agent: Option<Agent>,
+    /// Its agent finds that it has not ended cleanly.
+    pub crashed: bool,
 }
 
 pub(super) struct World {
@@ -43,6 +45,9 @@ pub(super) struct World {
     pub store_works: bool,
     pub stored: Option<Record>,
     pub beats: bool,
+    /// Transactions that do not end while the primary drains; and nobody says so.
+    pub undrained: usize,
+    pub drain_hangs: bool,
     /// Cut off from us, but not from each other.
     pub unseen: BTreeSet<NodeId>,
     pub answers: Vec<(u64, Result<String, String>)>,
@@ -103,7 +108,7 @@ pub(super) fn world_of(policy: Policy) -> World {
         };
         let agent = policy.nodes[name].has_agent.then(Agent::default);
         let (stuck, refuses) = (BTreeSet::new(), BTreeSet::new());
-        let node = Node { life: Life::Runs, seen, starved: None, stuck, refuses, agent };
+        let node = Node { life: Life::Runs, seen, starved: None, stuck, refuses, agent, crashed: false };
         (name.clone(), node)
     };
     World {
@@ -113,6 +118,8 @@ pub(super) fn world_of(policy: Policy) -> World {
         store_works: true,
         stored: None,
         beats: true,
+        undrained: 0,
+        drain_hangs: false,
         unseen: BTreeSet::new(),
         answers: Vec::new(),
         due: Vec::new(),
@@ -371,6 +378,9 @@ impl World {
         if matches!(name, "stop" | "start" | "restart" | "rejoin" | "initialise") {
             return self.carry_out_by_agent(epoch, job);
         }
+        if let Job::Drain { .. } = job {
+            return (!self.drain_hangs).then_some(Ok(Answer::Drained { left: self.undrained }));
+        }
         let it = self.nodes.get(node)?;
         if it.life != Life::Runs || self.unseen.contains(node) {
             let failure = Failure { kind: FailureKind::Unreachable, reason: "no connection".into() };
@@ -406,7 +416,7 @@ impl World {
                     last_epoch: seen.last_epoch,
                 }
             }
-            Job::Drain { .. } => Answer::Drained { left: 0 },
+            Job::Drain { .. } => unreachable!("{job:?} is the sessions'"),
             Job::Stop { .. }
             | Job::Start { .. }
             | Job::Restart { .. }
