@@ -243,15 +243,20 @@ impl Brain {
         }
     }
 
-    pub(super) fn recruited(&mut self, node: NodeId, result: Result<Answer, Failure>) {
-        let now = self.now;
-        let streamed = self.known(&node).and_then(|known| known.received_from.clone());
+    /// Whether it was seen to receive from the primary of before, on its timeline.
+    pub(super) fn has_streamed(&self, node: &NodeId) -> bool {
+        let streamed = self.known(node).and_then(|known| known.received_from.clone());
         // After a promotion that never took writes, what counts is still the log of the primary before.
         // The one that was to be promoted had it too, and may have brought others up to itself.
-        let has_streamed = self.record.as_ref().zip(streamed).is_some_and(|(record, (from, timeline))| {
+        self.record.as_ref().zip(streamed).is_some_and(|(record, (from, timeline))| {
             let is_former = record.fork_lsn.is_some() && record.former.as_ref() == Some(&from);
             timeline == record.timeline && (is_former || from == record.primary)
-        });
+        })
+    }
+
+    pub(super) fn recruited(&mut self, node: NodeId, result: Result<Answer, Failure>) {
+        let now = self.now;
+        let has_streamed = self.has_streamed(&node);
         let Mode::Recruiting(recruiting) = &mut self.mode else { return };
         let has_streamed = has_streamed || recruiting.change.levelled.contains(&node);
         match result {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::agent::{Deed, Server, Shutdown};
 use super::brain::after;
-use super::candidate::listed;
+use super::candidate::{Recruit, listed};
 use super::event::CommandId;
 use super::jobs::Retry;
 use super::mode::{Before, Change, Mode, Old, Order, Retiring, Switching};
@@ -33,6 +33,8 @@ const STOP_WITHIN_MS: u64 = 5000;
 /// For what the fenced primary has written to arrive.
 const CATCH_UP_WITHIN_MS: u64 = 1000;
 const CATCH_UP_LOOK_MS: u64 = 5;
+/// For a look at each standby of a primary that has stopped.
+const COUNT_WITHIN_MS: u64 = 300;
 /// For the old primary to be there again when nothing came of it. Then others are asked.
 const RETURN_WITHIN_MS: u64 = 15_000;
 const START_AGAIN_MS: u64 = 500;
@@ -323,7 +325,7 @@ impl Brain {
                 }
                 false
             }
-            Old::Ended { .. } if by_agent => true,
+            Old::Ended { since, .. } if by_agent => self.count_off(record, since),
             Old::Ended { since, end } => {
                 let Some(order) = &change.order else { return true };
                 let known = self.known(&order.to);
@@ -341,6 +343,44 @@ impl Brain {
             }
             Old::Returns { since } => self.await_old(record, &change, by_agent, since),
         }
+    }
+
+    /// Nobody receives from a server that is not there any more, so what its standbys have is final without their being taken off it:
+    /// a look at each is as good as a recruit. Whoever does not answer is left to that.
+    fn count_off(&mut self, record: &Record, since: Millis) -> bool {
+        let mut waits_for = Vec::new();
+        for node in self.nodes.keys().filter(|node| **node != record.primary).cloned().collect::<Vec<_>>() {
+            let Mode::Recruiting(recruiting) = &self.mode else { return true };
+            let Some(known) = self.known(&node).filter(|known| known.trouble.is_none()) else { continue };
+            let is_wanted = !record.maintenance.contains(&node) || record.voters.contains(&node);
+            if !is_wanted || recruiting.change.recruits.contains_key(&node) {
+                continue;
+            }
+            let looked = known.looked.unwrap_or_default();
+            let Some(seen) = known.answered_since(since).filter(|seen| seen.is_in_recovery && seen.receiver.is_none())
+            else {
+                waits_for.push((node, looked));
+                continue;
+            };
+            let recruit = Recruit {
+                system_identifier: seen.system_identifier,
+                timeline: seen.timeline,
+                received: seen.lsn,
+                last_epoch: seen.last_epoch,
+                is_settled: false,
+                has_streamed: self.has_streamed(&node),
+            };
+            if let Mode::Recruiting(recruiting) = &mut self.mode {
+                recruiting.change.recruits.insert(node, recruit);
+            }
+        }
+        if waits_for.is_empty() || self.is_due(after(since, COUNT_WITHIN_MS)) {
+            return true;
+        }
+        for (node, looked) in waits_for {
+            self.probe_at(&node, after(looked, CATCH_UP_LOOK_MS).max(since));
+        }
+        false
     }
 
     fn set_old(&mut self, state: Old) {
@@ -418,6 +458,10 @@ impl Brain {
         (change.is_soft, change.back_from) = (false, after(now, 1));
         recruiting.reason = reason.clone();
         let by_agent = change.retiring.as_ref().is_some_and(|retiring| retiring.by_agent);
+        if by_agent {
+            // Some of them were only looked at, and will receive again.
+            change.recruits.clear();
+        }
         let is_stopping = matches!(&change.retiring, Some(Retiring { state: Old::Ends { .. }, .. }));
         self.say(true, format!("the switchover to {} is undone: {reason}", order.to));
         self.forget(|job| matches!(job, Job::Stop { .. } | Job::Fence { .. } | Job::Recruit { .. }));

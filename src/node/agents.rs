@@ -14,7 +14,8 @@ use crate::types::NodeId;
 /// An agent answers at once, whatever its server does.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Between two looks at how far an order is: close at first, as most take milliseconds.
+/// Between two looks at how far an order is: a twentieth of the time it has taken, as somebody may wait for it, and not without
+/// end.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -48,7 +49,8 @@ impl Control {
             .map_err(|error| Failure { kind: FailureKind::Refused, reason: error.to_string() })?;
         let answer = http::post(&agent.url, token(&agent), "/actions", body, LIMIT).await;
         let mut report: Report = ask(&agent, answer)?;
-        let (mut pause, mut heard) = (FIRST_PAUSE, Instant::now());
+        let begun = Instant::now();
+        let mut heard = begun;
         loop {
             if let Some(done) = report.done.as_ref().filter(|done| is_it(done, order)) {
                 return match done.outcome.clone() {
@@ -60,8 +62,7 @@ impl Control {
                 let reason = format!("the agent of {node} has forgotten what it was told ({})", order.task.name());
                 return Err(Failure { kind: FailureKind::Unreachable, reason });
             }
-            sleep(pause).await;
-            pause = (pause * 3 / 2).min(LAST_PAUSE);
+            sleep((begun.elapsed() / 20).clamp(FIRST_PAUSE, LAST_PAUSE)).await;
             match ask(&agent, http::get(&agent.url, token(&agent), "/status", &[], LIMIT).await) {
                 Ok(now) => (report, heard) = (now, Instant::now()),
                 Err(failure) if failure.kind == FailureKind::Unreachable && heard.elapsed() < PATIENCE => {}

@@ -44,8 +44,6 @@ fn the_primary_is_stopped_and_the_next_one_has_everything() {
         closed 2: switchover from n1 to n3, asked for by an operator
         store 2 recruiting n1, voters any 1 of n2,n3
         stop n1 fast
-        recruit n2
-        recruit n3
         settle n3
         store 2 promoting n3, voters any 1 of n2
         promote n3, sync any 1 of n2
