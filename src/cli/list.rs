@@ -13,6 +13,9 @@ use crate::types::Millis;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How it is said of a node that it serves no reads because nobody reaches it.
+const SILENT: &str = "does not answer";
+
 /// Begins at the top left corner of a terminal, and wipes what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -96,7 +99,13 @@ fn row(node: &Node) -> Vec<String> {
         Some(agent) => (&*agent.state, &*agent.step, &*agent.trouble),
         None => ("none", "", ""),
     };
-    let notes: Vec<&str> = [step, trouble, reason].into_iter().filter(|note| !note.is_empty()).collect();
+    // An agent that says what it is doing says why its node does not answer, and in more detail what the control plane says.
+    let (has_story, own) =
+        (!step.is_empty() || !trouble.is_empty(), step.split_once(": ").map_or(step, |(_, own)| own));
+    let is_told =
+        has_story && (reason.starts_with(SILENT) || !own.is_empty() && reason.contains(own) || reason == trouble);
+    let notes = [step, trouble, if is_told && agent != "silent" { "" } else { reason }];
+    let notes: Vec<&str> = notes.into_iter().filter(|note| !note.is_empty()).collect();
     vec![
         node.id.clone(),
         node.role.to_string(),
@@ -121,7 +130,7 @@ mod tests {
             "name":"demo","epoch":3,"phase":"stable","primary":"n2","leader":"n2","durability":"quorum","voters":["n3"],
             "acks":1,"paused":true,"reason":"n1 is not a voter","nodes":[
             {"id":"n1","host":"h","port":1,"role":"unknown","state":"rejoining","timeline":1,"lsn":"0/3000148",
-             "lag_bytes":null,"lag_ms":null,"eligible":false,"reason":"connection refused",
+             "lag_bytes":null,"lag_ms":null,"eligible":false,"reason":"rejoin is under way; copying n2: 41 % of 2.1 GiB",
              "agent":{"state":"stopped","step":"rejoin: copying n2: 41 % of 2.1 GiB","trouble":"","epoch":3}},
             {"id":"n2","host":"h","port":2,"role":"primary","state":"running","timeline":2,"lsn":"0/4000000",
              "lag_bytes":0,"lag_ms":0,"eligible":false,"reason":"is the primary","agent":null},
@@ -134,7 +143,7 @@ cluster demo   epoch 3   stable   primary n2   quorum, 1 of n3   PAUSED
 n1 is not a voter
 
 node  role     state      timeline  lsn        lag             reads  agent
-n1    unknown  rejoining  1         0/3000148  ?               no     stopped  rejoin: copying n2: 41 % of 2.1 GiB; connection refused
+n1    unknown  rejoining  1         0/3000148  ?               no     stopped  rejoin: copying n2: 41 % of 2.1 GiB
 n2    primary  running    2         0/4000000                         none
 n3    replica  running    2         0/3FFFF00  1.5 MiB, 2.3 s  yes    silent   connection refused
 ";

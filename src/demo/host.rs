@@ -114,23 +114,35 @@ impl Host {
         Some(pid)
     }
 
-    /// As when the power fails: the agent and all of PostgreSQL at once. The host comes back after a second, or after
-    /// `meanwhile`, whichever is later.
-    pub(super) fn kill_all(&self, meanwhile: impl FnOnce(&Path)) {
+    /// As when the power fails: the agent and all of PostgreSQL at once. The host comes back after a second.
+    pub(super) fn kill_all(&self) {
+        self.end_all(Signal::KILL, |_| ());
+    }
+
+    /// The agent and PostgreSQL end, and the host comes back with what `meanwhile` has made of its data.
+    pub(super) fn exchange_disk(&self, meanwhile: impl FnOnce(&Path)) {
+        // One that is killed leaves shared memory behind, which the next start finds by what is in the data directory.
+        self.end_all(Signal::QUIT, meanwhile);
+    }
+
+    fn end_all(&self, how: Signal, meanwhile: impl FnOnce(&Path)) {
         let mut state = self.state();
         let agent = state.agent.take();
         // The agent first: it would notice.
         if let Some(mut agent) = agent {
+            let server = tree(self.server_pid());
             let below = tree([agent.id()]);
             send(agent.id(), Signal::KILL);
             let _ = agent.wait();
-            below.into_iter().filter(|pid| *pid != agent.id()).for_each(|pid| send(pid, Signal::KILL));
+            let others = below.into_iter().filter(|pid| *pid != agent.id() && !server.contains(pid));
+            others.for_each(|pid| send(pid, Signal::KILL));
+        }
+        if how == Signal::QUIT {
+            self.server_pid().into_iter().for_each(|pid| send(pid, how));
+            self.wait_for_server(Duration::from_secs(10));
         }
         self.kill_servers();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while self.server_pid().is_some() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_for_server(Duration::from_secs(5));
         meanwhile(&self.data());
         state.due = Some(Instant::now() + RESTART);
     }
@@ -159,6 +171,13 @@ impl Host {
         }
     }
 
+    /// Tells an agent that is ending its server cleanly to have done with it.
+    pub(super) fn hurry(&self) {
+        if let Some(agent) = &self.state().agent {
+            send(agent.id(), Signal::TERM);
+        }
+    }
+
     /// Tells the agent to end, which ends its server, without waiting for it.
     pub(super) fn begin_stop(&self) {
         self.thaw();
@@ -170,8 +189,7 @@ impl Host {
     }
 
     /// Waits until the agent has ended, and ends by force what is left after that.
-    pub(super) fn stop(&self, limit: Duration) {
-        self.begin_stop();
+    pub(super) fn wait_for_end(&self, limit: Duration) {
         let mut state = self.state();
         if let Some(mut agent) = state.agent.take() {
             let deadline = Instant::now() + limit;
@@ -186,6 +204,14 @@ impl Host {
             }
         }
         self.kill_servers();
+    }
+
+    /// Until it is gone.
+    fn wait_for_server(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.server_pid().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn kill_servers(&self) {

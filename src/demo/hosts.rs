@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long an agent may take to end its server cleanly.
 const STOP: Duration = Duration::from_secs(15);
 
+/// Between the signal for a clean end and the one for a quick one.
+const HURRY: Duration = Duration::from_millis(100);
+
 /// Data of the past that each agent keeps: a demo is broken often.
 const KEEP: &str = "128MiB";
 
@@ -267,7 +270,12 @@ impl Drop for Hosts {
         }
         // All at once first, then wait for each.
         self.hosts.iter().for_each(Host::begin_stop);
-        self.hosts.iter().for_each(|host| host.stop(STOP));
+        if !self.keep {
+            // Nobody will start from this data again. Two signals at once would be taken for one.
+            std::thread::sleep(HURRY);
+            self.hosts.iter().for_each(Host::hurry);
+        }
+        self.hosts.iter().for_each(|host| host.wait_for_end(STOP));
         if self.keep {
             self.sweeper.dismiss();
             return;

@@ -202,9 +202,10 @@ fn is_whole(cluster: &picture::Cluster, durability: Durability) -> bool {
 fn what_is_missing(cluster: &picture::Cluster) -> String {
     let mut text = String::new();
     for node in &cluster.nodes {
+        // What its agent says comes first: it is why the node is as it is.
         let agent = node.agent.as_ref().map_or(["", ""], |agent| [&*agent.step, &*agent.trouble]);
-        let said: Vec<&str> = agent.into_iter().chain([&*node.reason]).filter(|said| !said.is_empty()).collect();
-        text.push_str(&format!("    {}  {}  {}  {}\n", node.id, node.role, node.state, said.join("; ")));
+        let said = agent.into_iter().chain([&*node.reason]).find(|said| !said.is_empty()).unwrap_or_default();
+        text.push_str(&format!("    {}  {}  {}  {}\n", node.id, node.role, node.state, said));
     }
     if !cluster.reason.is_empty() {
         text.push_str(&format!("    {}\n", cluster.reason));

@@ -122,12 +122,12 @@ impl<'h> Fault<'h> {
             }
             Fault::KillHost(host) => {
                 let old = host.server_pid();
-                host.kill_all(|_| ());
+                host.kill_all();
                 Ok(old)
             }
             Fault::Wipe(host) => {
                 let (old, mut wiped) = (host.server_pid(), Ok(()));
-                host.kill_all(|data| wiped = empty(data));
+                host.exchange_disk(|data| wiped = empty(data));
                 wiped.map_err(|error| format!("cannot wipe {}: {error}", host.data().display()))?;
                 Ok(old)
             }

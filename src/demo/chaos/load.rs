@@ -107,7 +107,7 @@ async fn connect(proxy: SocketAddr) -> Result<Client, String> {
     config.host(proxy.ip().to_string()).port(proxy.port()).user(USER).password(PASSWORD).dbname(DATABASE);
     config.application_name("pgbaton demo --chaos");
     let connected = timeout(LIMIT, config.connect(NoTls)).await.map_err(|_| "no answer".to_owned())?;
-    let (client, connection) = connected.map_err(|error| spell(&error))?;
+    let (client, connection) = connected.map_err(|error| note(&error))?;
     tokio::spawn(connection);
     Ok(client)
 }
@@ -126,6 +126,20 @@ async fn prepare(client: &Client) -> Result<String, String> {
 /// The SQLSTATE, or what there is in place of one.
 fn spell(error: &tokio_postgres::Error) -> String {
     error.code().map_or_else(|| "connection lost".to_owned(), |code| code.code().to_owned())
+}
+
+/// The same, with all of it in the log.
+fn note(error: &tokio_postgres::Error) -> String {
+    let said = error.as_db_error().map_or_else(
+        || error.to_string(),
+        |error| {
+            let more = [error.detail(), error.hint()].into_iter().flatten();
+            more.fold(error.message().to_owned(), |said, more| format!("{said} ({more})"))
+        },
+    );
+    let code = spell(error);
+    tracing::info!(code, "the load was told: {said}");
+    code
 }
 
 /// Whether the client was told that it was not done. 08007 says that it is not known, as do a connection that is lost and 40003.
@@ -157,7 +171,7 @@ async fn write(proxy: SocketAddr, run: i64, writer: u32, tally: Arc<Tally>, stop
                     tally.wrote();
                 }
                 Ok(Err(error)) => {
-                    tally.failed(&spell(&error));
+                    tally.failed(&note(&error));
                     if !is_refusal(&error) {
                         memory.last = number;
                         memory.in_doubt.push(number);
@@ -177,17 +191,22 @@ async fn write(proxy: SocketAddr, run: i64, writer: u32, tally: Arc<Tally>, stop
     memory
 }
 
-/// Looks how far a writer is, which never goes back within a session, and asks which node said so.
+/// Looks how far a writer is, and asks which node said so. Half of the readers want to see what they have seen before, and more;
+/// they hang on the primary while that is ahead. The others take what is a little older.
 async fn read(proxy: SocketAddr, run: i64, writer: u32, since: String, tally: Arc<Tally>, stop: Arc<AtomicBool>) {
     // For the first connection: later ones may come after a change of primary, and the table is everywhere by then.
     let mut since = Some(format!("SET pgbaton.min_lsn = '{since}'"));
     let question = format!("SELECT max(number) FROM {TABLE} WHERE run = {run} AND writer = {writer}");
     while let Some(client) = connection(proxy, &tally, &stop).await {
         let mut seen = 0;
+        let is_patient = writer % 2 == 1;
+        if is_patient && let Err(error) = client.simple_query("SET pgbaton.consistency = 'bounded'").await {
+            tally.failed(&note(&error));
+        }
         if let Some(since) = since.take()
             && let Err(error) = client.simple_query(&since).await
         {
-            tally.failed(&spell(&error));
+            tally.failed(&note(&error));
         }
         while !stop.load(Ordering::Relaxed) && !client.is_closed() {
             let asked = async {
@@ -198,7 +217,7 @@ async fn read(proxy: SocketAddr, run: i64, writer: u32, since: String, tally: Ar
             match timeout(LIMIT, asked).await {
                 Ok(Ok((number, node))) => {
                     let number: u64 = number.and_then(|number| number.parse().ok()).unwrap_or_default();
-                    if number < seen {
+                    if number < seen && !is_patient {
                         tally.went_back();
                     }
                     seen = seen.max(number);

@@ -53,8 +53,8 @@ pub struct Chaos {
 #[derive(Clone, Debug)]
 struct Outcome {
     what: &'static str,
-    /// The longest time without an acknowledged write.
-    pause: Duration,
+    /// The longest time without an acknowledged write, if there was another primary afterwards.
+    pause: Option<Duration>,
     healed: Option<Duration>,
 }
 
@@ -170,7 +170,7 @@ impl Stage<'_> {
             self.tell_healed(fault, before, since, took);
         }
         let what = fault.kind();
-        Outcome { what, pause: self.tally.pause(), healed: healed.filter(|took| *took <= HEALED) }
+        Outcome { what, pause: is_told.then(|| self.tally.pause()), healed: healed.filter(|took| *took <= HEALED) }
     }
 
     /// Who follows again, and in which way that came about.

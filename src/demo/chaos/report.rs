@@ -123,8 +123,10 @@ impl Summary<'_> {
         let by_node = if total.reads.is_empty() { "none".to_owned() } else { counted(&total.reads) };
         row("reads", format!("{by_node}; seen to go back in time: {}", total.backwards));
         row("errors", if total.errors.is_empty() { "none".into() } else { counted(&total.errors) });
-        let pauses = middle(outcomes.iter().map(|outcome| outcome.pause).collect());
-        row("write pauses", format!("median {}, longest {}", pauses.map_or("-".into(), span), span(total.longest)));
+        let pauses: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.pause).collect();
+        let (changes, median) = (pauses.len(), middle(pauses).map_or("-".into(), span));
+        let longest = span(total.longest);
+        row("write pauses", format!("median {median} at {changes} changes of primary; longest of all {longest}"));
         let healed: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.healed).collect();
         let longest = healed.iter().max().copied().map_or("-".into(), span);
         let times = format!("{} of {} times within 60 s", healed.len(), outcomes.len());
@@ -162,7 +164,11 @@ mod tests {
     use super::*;
 
     fn outcome(what: &'static str, pause: u64, healed: Option<u64>) -> Outcome {
-        Outcome { what, pause: Duration::from_millis(pause), healed: healed.map(Duration::from_millis) }
+        Outcome {
+            what,
+            pause: (pause > 0).then(|| Duration::from_millis(pause)),
+            healed: healed.map(Duration::from_millis),
+        }
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
         tally.read("n2");
         tally.failed("40001");
         let outcomes =
-            [outcome("kill -9", 380, Some(3100)), outcome("kill -9", 450, Some(2000)), outcome("freeze", 4000, None)];
+            [outcome("kill -9", 380, Some(3100)), outcome("kill -9", 450, Some(2000)), outcome("freeze", 0, None)];
         let verdict =
             Ok(Verdict { acknowledged: 10, present: 10, in_doubt: 2, in_doubt_present: 1, lost: 1, duplicated: 0 });
         let summary = Summary { took: Duration::from_secs(42), outcomes: &outcomes, tally: &tally, verdict: &verdict };
@@ -184,7 +190,7 @@ mod tests {
              \x20 duplicated    0\n\
              \x20 reads         1 n2; seen to go back in time: 0\n\
              \x20 errors        1 40001\n\
-             \x20 write pauses  median 450 ms, longest 0 ms\n\
+             \x20 write pauses  median 450 ms at 2 changes of primary; longest of all 0 ms\n\
              \x20 healed        2 of 3 times within 60 s, median 3.1 s, longest 3.1 s\n"
         );
         assert_eq!(summary.judge().unwrap_err(), "1 acknowledged rows were lost; 1 faults were not healed within 60 s");
