@@ -45,6 +45,8 @@ impl Machine {
         self.block.clear();
         self.is_armed = false;
         self.is_planned = false;
+        // What was done on it before the next statement has to be done on the next one.
+        self.done_before = false;
         self.commit = super::Commit { epoch: self.commit.epoch, ..Default::default() };
         // What is still to come of a message already begun has no server any more.
         self.client_rest.dropped = true;

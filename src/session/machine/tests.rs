@@ -377,6 +377,18 @@ fn a_commit_under_way_may_have_happened() {
 }
 
 #[test]
+fn what_was_done_before_a_statement_is_done_again_when_its_server_is_lost() {
+    let (mut story, mut first, mut second) = (Story::new(), Memory::default(), Memory::default());
+    let show = q("SHOW pgbaton.node");
+    let publish = ClientStep::Before(Before::Publish("node".into()));
+    assert_eq!(story.send_raw(Some(&mut first), &show).2, publish);
+    // The server dies while it is told the value.
+    story.machine.answer_lost(&Problem::new("40001", "gone"), &mut Vec::new());
+    assert_eq!(story.send_raw(Some(&mut second), &show).2, publish, "another server does not know it");
+    assert_eq!(story.send(&mut second, &show).0, "Q(SHOW pgbaton.node)");
+}
+
+#[test]
 fn a_session_s_own_notifications_carry_the_process_id_it_was_told() {
     let (mut story, mut server) = (Story::new(), Memory::default());
     story.machine.attach(&mut server, 99, false, &mut Vec::new());
