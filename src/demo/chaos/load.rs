@@ -203,10 +203,13 @@ async fn read(proxy: SocketAddr, run: i64, writer: u32, since: String, tally: Ar
         if is_patient && let Err(error) = client.simple_query("SET pgbaton.consistency = 'bounded'").await {
             tally.failed(&note(&error));
         }
-        if let Some(since) = since.take()
-            && let Err(error) = client.simple_query(&since).await
-        {
-            tally.failed(&note(&error));
+        if let Some(since) = since.take() {
+            // Not for longer than that: a token of this timeline says nothing about the next.
+            for first in [&*since, &question, "RESET pgbaton.min_lsn"] {
+                if let Err(error) = client.simple_query(first).await {
+                    tally.failed(&note(&error));
+                }
+            }
         }
         while !stop.load(Ordering::Relaxed) && !client.is_closed() {
             let asked = async {

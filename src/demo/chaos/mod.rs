@@ -209,6 +209,7 @@ fn way(note: &RepairNote) -> String {
     let commits = match &note.diverged {
         None => "nothing of its own".to_owned(),
         Some(diverged) => match diverged.commits {
+            Some(1) => "1 commit of its own given up".to_owned(),
             Some(commits) => format!("{commits} commits of its own given up"),
             None => "commits of its own that were not counted".to_owned(),
         },
