@@ -1,8 +1,8 @@
 //! Which repair is right, and why: pure.
 
-use super::super::Failed;
 use super::compare::Sameness;
 use super::timelines::Relation;
+use crate::agent::Failed;
 use crate::cluster::agent::{Code, Repair};
 use crate::types::{Lsn, Timeline};
 
@@ -108,8 +108,8 @@ fn cheapest(found: &Found) -> (Repair, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timelines::Stretch;
     use super::*;
+    use crate::agent::repair::timelines::Stretch;
 
     fn found(on: u32, beyond: Option<u64>, sameness: Sameness, no_rewind: Option<&str>) -> Found {
         let shared = Stretch { timeline: Timeline(on), from: Lsn(8), to: Lsn(64) };

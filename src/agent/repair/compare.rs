@@ -7,10 +7,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::super::Site;
 use super::control::Control;
 use super::server::Source;
 use super::timelines::{Stretch, segment_name};
+use crate::agent::Site;
 use crate::types::Lsn;
 
 /// So much of the end of what both have is compared, and as much of its beginning.

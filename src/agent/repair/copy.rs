@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use super::super::{Failed, Place, Site, Steps};
 use super::note::{Note, Stage};
 use super::server::Source;
 use super::swap::Spot;
 use super::{kept, program, settings};
+use crate::agent::{Failed, Place, Site, Steps};
 use crate::cluster::agent::{Code, Repair};
 
 /// Besides the databases: the log that is written meanwhile, at the least, in files of it.

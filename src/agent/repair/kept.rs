@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::super::{Failed, Site};
+use crate::agent::{Failed, Site};
 use crate::cluster::agent::{Code, Diverged};
 use crate::programs::Runner;
 use crate::types::{Lsn, Timeline};

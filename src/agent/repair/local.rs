@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::super::Site;
 use super::control::Control;
 use super::program;
 use super::timelines::{Stretch, chain, end_of_record, segment_name};
+use crate::agent::Site;
 use crate::types::{Lsn, Timeline};
 
 /// A page header lies between the place of a switch and the first record behind it, at the most.

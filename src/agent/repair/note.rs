@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Failed, Site};
+use crate::agent::{Failed, Site};
 use crate::cluster::agent::{Code, Diverged, Repair};
 use crate::types::{Lsn, Timeline};
 

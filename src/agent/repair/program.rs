@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Child;
 
-use super::super::{Failed, Site};
+use crate::agent::{Failed, Site};
 use crate::cluster::agent::Code;
 use crate::net::Conninfo;
 

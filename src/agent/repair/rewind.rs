@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use super::super::{Failed, Site, Steps};
 use super::control::Control;
 use super::note::{Note, Stage};
 use super::server::Source;
 use super::{program, settings};
+use crate::agent::{Failed, Site, Steps};
 use crate::cluster::agent::Code;
 
 /// Why this data cannot be rewound against that primary, as far as can be known beforehand.

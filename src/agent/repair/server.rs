@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::super::{Failed, Place, Site};
 use super::program;
 use super::timelines::{OPEN, Stretch, chain};
+use crate::agent::{Failed, Place, Site};
 use crate::cluster::agent::Code;
 use crate::net::{Conninfo, NodeTls, NodeTlsMode, dial_tls};
 use crate::types::{Lsn, NodeAddress, NodeId, Timeline};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::{Failed, Site};
 use super::server::Source;
+use crate::agent::{Failed, Site};
 use crate::cluster::agent::Code;
 use crate::net::Conninfo;
 
@@ -209,7 +209,7 @@ mod tests {
             "work_mem = '4MB'\ndefault_transaction_read_only = 'on'\nrecovery_target_lsn = '0/1'\n\
              synchronous_standby_names = 'ANY 1 (\"pgbaton:\tfenced\")'\nprimary_conninfo = 'host=old'\n",
         );
-        stand_by(&mut auto, &Conninfo::parse("host=new password='it''s'").unwrap(), "n2");
+        stand_by(&mut auto, &Conninfo::parse("host=new password='it\\'s'").unwrap(), "n2");
         let names: Vec<&str> = auto.0.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["work_mem", "recovery_target_timeline", "primary_slot_name", "primary_conninfo"]);
         assert!(auto.get("primary_conninfo").unwrap().starts_with("host=new"));

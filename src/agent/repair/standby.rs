@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 
-use super::super::{Failed, Place, Server, Site, Steps};
 use super::program::is_about_password;
 use super::server::{Asked, Source};
+use crate::agent::{Failed, Place, Server, Site, Steps};
 use crate::cluster::agent::Code;
 use crate::types::Lsn;
 

@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::{Failed, Site};
 use super::kept::nanos;
 use super::note::{Note, Stage};
+use crate::agent::{Failed, Site};
 use crate::cluster::agent::Code;
 
 /// Of what lies in a data directory and is not PostgreSQL's.
