@@ -67,7 +67,7 @@ impl Agent {
             gate,
             postmaster,
             data: DataReader::default(),
-            desk: Mutex::default(),
+            desk: Mutex::new(Desk { waits: "the agent has just started".into(), ..Desk::default() }),
             came: Notify::new(),
         }
     }
