@@ -33,14 +33,18 @@ impl Brain {
         }
         let under_way = "a change of primary is under way";
         let again = "try again when it is over";
-        if let Some(order) = self.order().filter(|order| order.to == *node) {
+        let order = match &self.mode {
+            Mode::Switching(switching) => switching.change.order.clone(),
+            _ => self.order(),
+        };
+        if let Some(order) = order.filter(|order| order.to == *node) {
             return Some(format!("{under_way}, and it was asked for {}; {again}", order.to));
         }
         match &self.mode {
             Mode::Settling(settling) if settling.candidate == *node => {
                 return Some(format!("{under_way}, and it is the candidate; {again}"));
             }
-            Mode::Recruiting(_) | Mode::Settling(_) | Mode::Promoting(_) => {}
+            Mode::Switching(_) | Mode::Recruiting(_) | Mode::Settling(_) | Mode::Promoting(_) => {}
             _ => return None,
         }
         let has_vote = |record: &Record| record.durability == Durability::Quorum && record.voters.contains(node);

@@ -176,6 +176,23 @@ fn whoever_cannot_be_done_without_is_not_removed() {
 }
 
 #[test]
+fn who_is_to_be_the_primary_next_is_not_removed() {
+    let mut world = world(Async, &ALL).start();
+    world.node("n1").stuck.insert("checkpoint");
+    world.ask(1, Command::Switchover { to: Some(id("n2")) });
+    world.run(20);
+    assert!(world.answers.is_empty(), "{:?}", world.answers);
+    let error = change(&mut world, &["n1", "n3"]).unwrap_err();
+    assert_eq!(
+        error,
+        "n2 cannot be removed: a change of primary is under way, and it was asked for n2; try again when it is over"
+    );
+    assert_eq!(change(&mut world, &["n1", "n2"]), Ok(()));
+    world.node("n1").stuck.clear();
+    assert!(world.run_until(10_000, |world| world.is_open_on("n2")), "{}", world.everything());
+}
+
+#[test]
 fn a_standby_is_removed_in_the_middle_of_a_failover() {
     let mut world = world(Async, &ALL).start();
     world.node("n3").stuck.insert("recruit");
