@@ -289,9 +289,11 @@ fn operators_orders_are_carried_out_by_the_agents_or_refused() {
     demo.wait_until_whole(|node| node == primary);
     let made = std::fs::metadata(demo.directory.join(others[1]).join("data/PG_VERSION")).unwrap();
     demo.done(&["rebuild", others[1]]);
+    let is_anew = |file: std::fs::Metadata| file.modified().unwrap() > made.modified().unwrap();
+    wait_until(LONG, "the data is copied anew", || {
+        std::fs::metadata(demo.directory.join(others[1]).join("data/PG_VERSION")).is_ok_and(is_anew)
+    });
     demo.wait_until_whole(|node| node == primary);
-    let anew = std::fs::metadata(demo.directory.join(others[1]).join("data/PG_VERSION")).unwrap();
-    assert!(anew.modified().unwrap() > made.modified().unwrap());
     demo.done(&["switchover", "--to", others[1]]);
     demo.wait_until_whole(|node| node == others[1]);
     let history = demo.done(&["history"]);
