@@ -1,7 +1,7 @@
 # The two commands to know are `make demo` and `make test`; `make help` lists the rest.
 
 CARGO ?= cargo
-# More for the demo: make demo ARGS="--replicas 1 --listen 127.0.0.1:7000"
+# More for the demo: make demo ARGS=--chaos, make demo ARGS="--replicas 1 --listen 127.0.0.1:7000"
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
@@ -21,7 +21,7 @@ export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## a primary, two replicas and pgbaton on this machine, until Ctrl-C
+demo: ## a primary, two replicas and pgbaton on this machine, until Ctrl-C (ARGS=--chaos breaks it under load)
 	@./setup.sh demo
 	@$(CARGO) build --quiet
 	@exec $(PGBATON_BIN) demo $(ARGS)

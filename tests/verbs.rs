@@ -28,8 +28,10 @@ fn proxy() -> (InProcess, String) {
     let settings = ProxySettings { admin: "127.0.0.1:0\"\ntoken = \"open-sesame".into(), ..Default::default() };
     let proxy = InProcess::start(support::shared_cluster(), &settings);
     let admin = format!("http://{}", proxy.admin());
-    wait_until(support::DEADLINE, "the replica serves", || {
-        typed(&admin, None, &["list"]).stdout.lines().any(|line| line.contains("replica") && line.contains("  yes  "))
+    wait_until(support::DEADLINE, "the primary takes writes and the replica serves", || {
+        let shown = typed(&admin, None, &["list"]).stdout;
+        let serves = shown.lines().any(|line| line.contains("replica") && line.contains("  yes  "));
+        shown.contains("   stable   primary n1   ") && serves
     });
     (proxy, admin)
 }
