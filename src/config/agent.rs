@@ -18,6 +18,8 @@ pub struct AgentConfig {
     /// Never the directory of a Unix socket.
     pub listen: Listen,
     pub token: Token,
+    /// Where it was read from, if it does not stand in the configuration itself.
+    pub token_file: Option<PathBuf>,
     pub data_dir: PathBuf,
     pub bin_dir: Option<PathBuf>,
     pub port: u16,
@@ -123,9 +125,9 @@ fn build(document: &Document<'_>) -> Option<AgentConfig> {
     let section = document.section("agent");
     let node = section.label("node");
     let listen = section.address("listen");
-    let token = section.secret("token");
+    let (token, token_file) = password::secret(&section, "token", "token_file");
     match &listen {
-        Some(Listen::Tcp { host, .. }) if !is_loopback(host) && token.is_empty() => {
+        Some(Listen::Tcp { host, .. }) if !is_loopback(host) && token.is_empty() && token_file.is_none() => {
             section.refuse("token", format!("has to be given, as agent.listen (\"{host}\") is not a loopback address"));
         }
         Some(_) => {}
@@ -145,6 +147,7 @@ fn build(document: &Document<'_>) -> Option<AgentConfig> {
     let config = AgentConfig {
         node,
         token,
+        token_file,
         bin_dir: section.directory("bin_dir", true),
         port: u16::try_from(section.integer("port")).unwrap_or_default(),
         listen_addresses: section.text("listen_addresses"),

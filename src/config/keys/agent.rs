@@ -43,6 +43,14 @@ const KEYS: &[Key] = &[
     ),
     key(
         "agent",
+        "token_file",
+        Kind::Path,
+        Some(""),
+        RESTART,
+        "In place of `token`: a file with it on its first line. It is refused when everybody can read it.",
+    ),
+    key(
+        "agent",
         "data_dir",
         Kind::Directory,
         None,
