@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 # How long a request goes on trying. Behind pgbaton a statement already waits for a primary by itself (failover.hold).
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 # What was not done, surely, and may succeed when done again: a transaction that was rolled back (serialization, deadlock,
 # its primary is gone), no primary or no room for now.
@@ -63,18 +63,14 @@ def attempt(work):
 
 
 def make_table():
-    def create(db):
-        with db.transaction():
-            # Two that start at once: IF NOT EXISTS alone looks before it waits.
-            db.execute("SELECT pg_advisory_xact_lock(20240615)")
-            db.execute("""
-                CREATE TABLE IF NOT EXISTS data (
-                    id uuid PRIMARY KEY,
-                    body text NOT NULL,
-                    created timestamptz NOT NULL DEFAULT clock_timestamp()
-                )""")
-
-    attempt(create)
+    # In one transaction, with a lock for two that start at once: IF NOT EXISTS alone looks before it waits.
+    attempt(lambda db: db.execute("""
+        SELECT pg_advisory_xact_lock(20240615);
+        CREATE TABLE IF NOT EXISTS data (
+            id uuid PRIMARY KEY,
+            body text NOT NULL,
+            created timestamptz NOT NULL DEFAULT clock_timestamp()
+        )"""))
 
 
 def as_json(row):
@@ -93,10 +89,11 @@ def post():
     except ValueError:
         return {"error": "Idempotency-Key has to be a UUID"}, 400
 
+    # Done twice it stores once, and gives the row that is there either way.
     def store(db):
-        with db.transaction():
-            db.execute("INSERT INTO data (id, body) VALUES (%s, %s) ON CONFLICT (id) DO NOTHING", (key, body))
-            return db.execute("SELECT * FROM data WHERE id = %s", (key,)).fetchone()
+        return db.execute("""
+            INSERT INTO data (id, body) VALUES (%s, %s)
+            ON CONFLICT (id) DO UPDATE SET id = data.id RETURNING *""", (key, body)).fetchone()
 
     row = attempt(store)
     if row["body"] != body:

@@ -4,6 +4,8 @@ help the cluster."""
 import os
 import signal
 
+from waiting import wait_until
+
 
 class Fault:
     """`begin` breaks a node, `end` lets its host be well again."""
@@ -41,6 +43,14 @@ def _connect(cluster, node, _handle):
     _docker("network", "connect", "--alias", node, _network(cluster), cluster.container(node))
 
 
+def _pause(cluster, node):
+    # The engine gives up when a process forks while it is being frozen.
+    def is_paused():
+        cluster.compose("pause", node, check=False)
+        return cluster.inspect(node, "{{.State.Paused}}") == "true"
+    wait_until(10, f"{node} is paused", is_paused)
+
+
 def _crash(cluster, node):
     cluster.run_in(node, "kill -9 $(head -n 1 /var/lib/pgbaton/data/postmaster.pid)")
 
@@ -54,7 +64,7 @@ FAULTS = {fault.name: fault for fault in [
     # Everything in the container at once, as when the power fails; it is started again by hand.
     Fault("kill", lambda c, n: c.compose("kill", n), lambda c, n, _: c.compose("start", n)),
     # Everything stands still with its connections open, and wakes up with all its memories.
-    Fault("pause", lambda c, n: c.compose("pause", n), lambda c, n, _: c.compose("unpause", n)),
+    Fault("pause", _pause, lambda c, n, _: c.compose("unpause", n)),
     # Packets vanish without a word, in both directions, and so does its name.
     Fault("disconnect", _disconnect, _connect),
     # The postmaster alone.

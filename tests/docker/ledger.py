@@ -105,22 +105,32 @@ class Load:
                 if number % 2:
                     connection.execute("INSERT INTO ledger VALUES (%s)", (key,))
                 else:
-                    with connection.transaction():
-                        connection.execute("INSERT INTO ledger VALUES (%s)", (key,))
+                    connection.execute("BEGIN")
+                    connection.execute("INSERT INTO ledger VALUES (%s)", (key,))
+                    connection.execute("COMMIT")
                 outcome = "acknowledged"
             except psycopg.Error as error:
                 code = error.sqlstate
                 # 08xxx, or a connection that broke with no word: nobody knows.
                 outcome = f"failed {code}" if code and not code.startswith("08") else f"unknown {code or 'broken'}"
+                self._end_block(connection)
             self.writes.append(Write(key, sent, outcome, time.monotonic()))
             if outcome == "acknowledged":
                 self._look(connection, key)
+
+    def _end_block(self, connection):
+        """So that the next write begins its own: after an error a block is open until it is ended."""
+        try:
+            connection.rollback()
+        except psycopg.Error:
+            connection.close()
 
     def _look(self, connection, key):
         """A session sees what it wrote, whichever node serves the read."""
         try:
             (count,) = connection.execute("SELECT count(*) FROM ledger WHERE id = %s", (key,)).fetchone()
         except psycopg.Error:
+            self._end_block(connection)
             return
         if count != 1:
             self.stale.append((key, count))
