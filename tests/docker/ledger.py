@@ -78,7 +78,7 @@ class Load:
         self.stale = []
         self.has_ended = threading.Event()
         self.threads = [threading.Thread(target=self._writer, args=(n,), daemon=True) for n in range(1, WRITERS + 1)]
-        self.window = 0.0
+        self.window = self.marked = 0.0
 
     def start(self):
         for thread in self.threads:
@@ -136,13 +136,18 @@ class Load:
             self.stale.append((key, count))
 
     def open_window(self):
-        self.window = time.monotonic()
+        """From here on gaps are measured."""
+        self.window = self.marked = time.monotonic()
+
+    def mark(self):
+        """From here on answers count."""
+        self.marked = time.monotonic()
 
     def _since(self):
-        return [write for write in list(self.writes) if write.sent >= self.window and write.outcome == "acknowledged"]
+        return [write for write in list(self.writes) if write.sent >= self.marked and write.outcome == "acknowledged"]
 
     def wait_for_answers(self, count, seconds, why):
-        """Until so many writes that were sent in this window are acknowledged, and each writer has one of them."""
+        """Until so many writes that were sent since the mark are acknowledged, and each writer has one of them."""
         def answered():
             since = self._since()
             return len(since) >= count and len({write.id // SESSION for write in since}) == WRITERS
