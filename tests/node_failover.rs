@@ -60,6 +60,11 @@ fn a_probe_sees_what_there_is_to_be_seen() {
     locker.run("BEGIN; LOCK pgbaton.epoch");
     assert_eq!(field.seen("n1").last_epoch, Some(Epoch(7)), "a lock is no sign of death, and it only grows");
     locker.run("ROLLBACK");
+    // After that the table is left alone for a while; what was written meanwhile counts all the same.
+    let written =
+        field.timed("an epoch", field.control.write_epoch(&id("n1"), Epoch(8), "test", Timeline(1), "a test"));
+    assert_eq!(written, Ok(Answer::EpochWritten));
+    assert_eq!(field.seen("n1").last_epoch, Some(Epoch(8)), "else it would have the data of a primary of the past");
     sql("REVOKE ALL ON pgbaton.epoch FROM pgbaton");
     assert_eq!(field.seen("n1").last_epoch, None);
     sql("DROP SCHEMA pgbaton CASCADE");

@@ -99,7 +99,8 @@ impl Inner {
             Some(EpochAnswer::Unknown) => memory.last_epoch,
             None => None,
         };
-        memory.last_epoch = seen.last_epoch;
+        // Nor is less remembered than we wrote ourselves since this probe began.
+        memory.last_epoch = seen.last_epoch.map(|last| Some(last).max(memory.last_epoch)).unwrap_or_default();
         if seen.is_in_recovery {
             if let Some((_, timeline)) = memory.received.filter(|(started, _)| *started == seen.incarnation) {
                 seen.timeline = seen.timeline.max(timeline);

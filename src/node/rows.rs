@@ -60,6 +60,9 @@ impl Control {
         // of the barrier come after it in the log, and a row that was there already needs the same proof.
         work.run("COMMIT").await?;
         acknowledged(&work).await?;
+        // Where the table does not answer a probe, what is remembered counts; less than this would be data of the past.
+        let mut memory = keeper.memory();
+        memory.last_epoch = memory.last_epoch.max(Some(epoch));
         Ok(Answer::EpochWritten)
     }
 
