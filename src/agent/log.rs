@@ -50,7 +50,7 @@ impl ServerLog {
         let text = read(&self.path, from, TAIL).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        without_passwords(&all[all.len().saturating_sub(lines)..].join("\n"))
     }
 
     /// Passes on what comes, for as long as it is polled.
@@ -79,10 +79,10 @@ impl ServerLog {
             rest.extend_from_slice(&new);
             while let Some(line) = rest.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = rest.drain(..=line).collect();
-                tracing::info!(target: "postgres", "{}", String::from_utf8_lossy(&line).trim_end());
+                tracing::info!(target: "postgres", "{}", without_passwords(String::from_utf8_lossy(&line).trim_end()));
             }
             if rest.len() as u64 > PIECE {
-                tracing::info!(target: "postgres", "{}", String::from_utf8_lossy(rest));
+                tracing::info!(target: "postgres", "{}", without_passwords(&String::from_utf8_lossy(rest)));
                 rest.clear();
             }
         }
@@ -103,6 +103,37 @@ impl ServerLog {
     }
 }
 
+/// PostgreSQL logs a changed `primary_conninfo` with everything in it.
+fn without_passwords(text: &str) -> String {
+    const KEY: &str = "password=";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(KEY) {
+        let (before, value) = rest.split_at(at + KEY.len());
+        out.push_str(before);
+        out.push_str("***");
+        // As libpq reads it: up to the closing quote, else up to a blank; a backslash takes the meaning from what follows. The
+        // log puts the whole of it into double quotes.
+        let quoted = value.strip_prefix('\'');
+        let mut is_escaped = false;
+        let mut ends = |character: char| {
+            let is_end = match quoted {
+                Some(_) => character == '\'',
+                None => character.is_whitespace() || character == '"',
+            };
+            let ends = is_end && !is_escaped;
+            is_escaped = character == '\\' && !is_escaped;
+            ends
+        };
+        rest = match quoted {
+            Some(value) => value.find(&mut ends).map_or("", |end| &value[end + 1..]),
+            None => value.find(&mut ends).map_or("", |end| &value[end..]),
+        };
+    }
+    out.push_str(rest);
+    out
+}
+
 fn length(path: &Path) -> u64 {
     path.metadata().map_or(0, |facts| facts.len())
 }
@@ -119,6 +150,19 @@ fn read(path: &Path, from: u64, longest: u64) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_password_is_not_passed_on() {
+        let said = "LOG:  parameter \"primary_conninfo\" changed to \"host=n1 password=hid\\ den user=u\"";
+        let told = "LOG:  parameter \"primary_conninfo\" changed to \"host=n1 password=*** user=u\"";
+        assert_eq!(without_passwords(said), told);
+        assert_eq!(without_passwords(r"password='hid den \' x' port=1"), "password=*** port=1");
+        assert_eq!(
+            without_passwords("\"user=u password=hidden\" and password='hidden"),
+            "\"user=u password=***\" and password=***"
+        );
+        assert_eq!(without_passwords("no secret"), "no secret");
+    }
 
     #[test]
     fn the_tail_is_of_the_last_start_and_the_file_is_bounded() {
