@@ -43,7 +43,9 @@ struct Seen {
     replayed: Lsn,
     received: Lsn,
     is_streaming: bool,
-    /// It receives from the place that was ordered, on the primary's timeline.
+    /// It receives from the place that was ordered.
+    is_from_there: bool,
+    /// And on the primary's timeline.
     is_right: bool,
     is_delayed: bool,
 }
@@ -55,14 +57,14 @@ async fn look(asked: &Asked, place: &Place, source: &Source) -> Result<Seen, Fai
     let host = asked.column::<Option<String>>(row, 5)?;
     let port = asked.column::<Option<i32>>(row, 6)?;
     let timeline = asked.column::<Option<i32>>(row, 4)?;
+    let is_from_there = host.as_deref() == Some(&*place.host) && port == Some(i32::from(place.port));
     Ok(Seen {
         is_in_recovery: asked.column(row, 0)?,
         replayed: lsn(1)?,
         received: lsn(2)?,
         is_streaming: asked.column::<Option<bool>>(row, 3)?.unwrap_or(false),
-        is_right: host.as_deref() == Some(&*place.host)
-            && port == Some(i32::from(place.port))
-            && timeline == Some(source.timeline.0 as i32),
+        is_from_there,
+        is_right: is_from_there && timeline == Some(source.timeline.0 as i32),
         is_delayed: asked.column::<Option<bool>>(row, 7)?.unwrap_or(false),
     })
 }
@@ -134,6 +136,12 @@ pub async fn start(
                 return Ok(());
             }
             steps.tell(format!("replaying: at {} of {wanted}", seen.replayed));
+        }
+        // Nobody but pgbaton tells it whom to follow: there is another primary by now, and what comes from that one is
+        // neither waited for nor a reason for a more thorough repair.
+        if seen.is_streaming && !seen.is_from_there {
+            let why = format!("it was told to follow another primary than {} meanwhile", place.node);
+            return Err(NotYet::Other(Failed::new(Code::Failed, why)));
         }
         if (seen.replayed, seen.received) > best {
             best = (seen.replayed, seen.received);
