@@ -254,12 +254,17 @@ fn a_half_made_cluster_is_made_anew() {
     let mut agent = Agent::new("n1", free_port(), &[free_port()]);
     agent.write_config("");
     agent.start();
-    agent.post(0, "make", json!({"do": "initialise"}));
-    // Its temporary server is the last step.
-    wait_until("there is something half made", || agent.data_dir().join("postmaster.pid").exists());
-    agent.kill();
-    agent.start();
-    agent.wait("it is forgotten", |report| report["data"]["is"] == "absent");
+    // Once while initdb is at work, once while the roles are made.
+    for (at, id) in [("(initdb)", "make"), ("making the roles", "once more")] {
+        agent.post(0, id, json!({"do": "initialise"}));
+        agent.wait("there is something half made", |report| {
+            let step = report["doing"]["step"].as_str().unwrap_or_default();
+            step.contains(at) && agent.data_dir().join("postmaster.pid").exists()
+        });
+        agent.kill();
+        agent.start();
+        agent.wait("it is forgotten", |report| report["data"]["is"] == "absent");
+    }
     assert!(agents::those_in(&agent.data_dir()).is_empty(), "its server is gone");
     let done = agent.order(0, "again", json!({"do": "initialise"}));
     // No pgbaton is there to say that it may lead.
@@ -275,9 +280,7 @@ fn a_frozen_server_is_stopped() {
     agent.start();
     agent.wait("it runs", |report| is(report, "running"));
     agent.sql("CREATE TABLE t AS SELECT generate_series(1, 1000)");
-    for pid in agents::those_in(&agent.data_dir()) {
-        signal(pid, "STOP");
-    }
+    agents::freeze(&agent.data_dir());
     let done = agent.order(1, "stop", json!({"do": "stop", "how": "fast"}));
     assert_eq!(done["outcome"]["is"], "well", "{done}");
     assert!(agents::those_in(&agent.data_dir()).is_empty());

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::data::UNFINISHED;
 use super::process::Process;
-use super::processes::{LockFile, those_in};
+use super::processes::{LockFile, makers_of, those_in};
 use super::site::{Site, Steps};
 use super::{Failed, Settings, conf};
 use crate::cluster::agent::Code;
@@ -84,7 +84,9 @@ pub async fn forget(site: &Site, agent_dir: &Path) -> Result<(), Failed> {
     }
     tracing::warn!("the making of a cluster was interrupted; what there is of it is removed");
     loop {
-        let left = those_in(&site.data_dir);
+        // An agent that was killed has left them at work. First who starts others.
+        let makers = makers_of(&site.data_dir);
+        let left = if makers.is_empty() { those_in(&site.data_dir) } else { makers };
         if left.is_empty() {
             break;
         }

@@ -90,6 +90,19 @@ pub fn those_in(data_dir: &Path) -> Vec<Identity> {
     found
 }
 
+/// Every `initdb` that makes this data directory.
+pub fn makers_of(data_dir: &Path) -> Vec<Identity> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if name.trim() == "initdb" && arguments(pid).iter().any(|argument| Path::new(argument) == data_dir) {
+            found.extend(Identity::of(pid));
+        }
+    }
+    found
+}
+
 /// `postmaster.pid` (<https://www.postgresql.org/docs/current/storage-file-layout.html>).
 #[derive(Debug)]
 pub struct LockFile {

@@ -90,9 +90,22 @@ pub fn those_in(data_dir: &Path) -> Vec<u32> {
     all().filter(is_there).filter(|pid| lives(*pid)).collect()
 }
 
+/// Stops every process of a server as a paused virtual machine does.
+pub fn freeze(data_dir: &Path) {
+    for pid in those_in(data_dir) {
+        // Some come and go.
+        let _ = Command::new("kill").args(["-STOP", &pid.to_string()]).stderr(Stdio::null()).status();
+    }
+}
+
 /// One question: with a body it is a POST. The status and the body of the answer.
 pub fn http(port: u16, token: Option<&str>, kind: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    ask(port, token, kind, path, body).unwrap_or_else(|| panic!("no answer to {path}"))
+}
+
+/// `None`: nobody answers.
+fn ask(port: u16, token: Option<&str>, kind: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let method = if body.is_empty() { "GET" } else { "POST" };
     let mut head =
@@ -108,8 +121,8 @@ pub fn http(port: u16, token: Option<&str>, kind: &str, path: &str, body: &str) 
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {path}: {answer:?}"));
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// A pgbaton that says what a test wants to be said.
@@ -343,8 +356,8 @@ impl Agent {
         let deadline = Instant::now() + LIMIT;
         loop {
             // An agent that is just being started anew does not answer.
-            let answers = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
-            let report = if answers { self.status() } else { Value::Null };
+            let answer = ask(self.port, Some(TOKEN), "", "/status", "");
+            let report = answer.map_or(Value::Null, |(_, body)| serde_json::from_str(&body).unwrap());
             if condition(&report) {
                 return report;
             }
