@@ -20,6 +20,8 @@ pub enum Admission {
 /// not have to wait for a copy of gigabytes. Any other waits until pgbaton asks again, as what it goes by is what the first one
 /// is just changing.
 pub fn admit(known: Epoch, doing: Option<&Doing>, done: Option<&Done>, order: &Order) -> Admission {
+    // Noted as done, and not yet off the desk: whoever has seen the one may go by it at once.
+    let doing = doing.filter(|doing| !done.is_some_and(|done| (done.epoch, &done.id) == (doing.epoch, &doing.id)));
     let is_under_way = doing.is_some_and(|doing| (doing.epoch, &doing.id) == (order.epoch, &order.id));
     if is_under_way || done.is_some_and(|done| (done.epoch, &done.id) == (order.epoch, &order.id)) {
         return Admission::Known;
@@ -69,6 +71,12 @@ mod tests {
         assert_eq!(admit(Epoch(7), None, Some(&ended), &order(5, "a", STOP)), Admission::Known);
         assert_eq!(admit(Epoch(7), None, Some(&ended), &order(6, "a", STOP)), Admission::Stale);
         assert_eq!(admit(Epoch(7), None, None, &order(7, "x", Task::Start)), Admission::Taken);
+    }
+
+    #[test]
+    fn who_has_seen_that_an_order_is_done_may_give_the_next() {
+        let (running, ended) = (doing(5, "a"), done(5, "a"));
+        assert_eq!(admit(Epoch(5), Some(&running), Some(&ended), &order(5, "b", Task::Start)), Admission::Taken);
     }
 
     #[test]

@@ -100,9 +100,14 @@ impl Agent {
     }
 
     pub async fn report(&self) -> Report {
-        let (data, server, state) = (self.data().await, self.server(), self.memory.state());
+        let (data, server) = (self.data().await, self.server());
+        // In this order, as an order is noted as done before it is taken off the desk: it is never neither.
         let desk = self.desk();
+        let state = self.memory.state();
         let doing = desk.doing.as_ref().map(|(doing, steps)| Doing { step: steps.current(), ..doing.clone() });
+        let is_done =
+            |doing: &Doing| state.done.as_ref().is_some_and(|done| (done.epoch, &done.id) == (doing.epoch, &doing.id));
+        let doing = doing.filter(|doing| !is_done(doing));
         let next = desk.next.as_ref().map(begun);
         let troubles = [self.memory.trouble().unwrap_or_default(), desk.trouble.clone()];
         Report {
