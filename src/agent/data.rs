@@ -34,6 +34,10 @@ struct Stamp {
 
 impl DataReader {
     pub async fn read(&self, site: &Site, agent_dir: &Path) -> Data {
+        // Its control file may look as if nothing had happened.
+        if let Some(reason) = super::repair::unfinished(site) {
+            return Data::Unusable { reason };
+        }
         let directory = match std::fs::read_dir(&site.data_dir) {
             Ok(mut entries) => match entries.next() {
                 None => return Data::Absent,

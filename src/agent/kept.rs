@@ -9,6 +9,10 @@ use crate::cluster::agent::Kept;
 pub fn list(place: &Path) -> Vec<Kept> {
     let mut kept: Vec<Kept> = Vec::new();
     for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        // What a repair notes for itself.
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
         let modified = entry.metadata().and_then(|facts| facts.modified()).ok();
         let since = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         kept.push(Kept {
