@@ -257,6 +257,8 @@ impl Brain {
                 known.followed = Some(primary.clone());
                 (known.unstreamed, known.still) = (None, None);
             }
+            let why =
+                [reason, deed.why.clone()].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ");
             let lost = deed.diverged.as_ref().map_or(String::new(), |its| {
                 let commits = its.commits.map_or("an unknown number of".into(), |count| count.to_string());
                 let kept = if its.kept.is_empty() { String::new() } else { format!(", kept in {}", its.kept) };
@@ -264,7 +266,7 @@ impl Brain {
             });
             self.said.remove(&format!("mend {node}"));
             self.say(false, format!("{node} is a standby of {primary} again ({}): {}{lost}", way.as_str(), deed.why));
-            self.note_repair(node, primary, way, [reason, deed.why].join("; "), deed.diverged, failure, began);
+            self.note_repair(node, primary, way, why, deed.diverged, failure, began);
             return;
         }
         let pause = (FIRST_PAUSE_MS << mending.failures.min(10)).min(LAST_PAUSE_MS);

@@ -128,7 +128,7 @@ impl World {
 
     pub fn step(&mut self, event: Event) {
         let now = Millis(self.now - self.pgbaton.started);
-        if !matches!(event, Event::Seen { .. } | Event::Beat { .. } | Event::Tick) {
+        if !matches!(event, Event::Seen { .. } | Event::Agent { .. } | Event::Beat { .. } | Event::Tick) {
             self.say(|_| format!("  -> {event:?}"));
         }
         let Some(brain) = &mut self.pgbaton.brain else { return };

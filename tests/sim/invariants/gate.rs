@@ -1,17 +1,18 @@
-//! No agent starts a former primary as a primary while another node is the primary by the record.
+//! No agent starts a former primary as a primary while another node takes writes.
 //!
 //! Such a one would take the writes of whoever speaks to it directly, and what it writes by itself leaves it with a history of
-//! its own. Between the answer to its question and the start the record may change: so the record must have named the node
-//! at some time since the agent asked.
+//! its own. Between the answer to an agent's question and the start the record may change: so another node must not have been
+//! the primary of a stable record for all the time since the agent asked.
+
+use pgbaton::cluster::Phase;
 
 use super::{Fact, Invariant, View};
 use crate::node::index;
 
 #[derive(Default)]
 pub struct Gate {
-    /// By the record, and until when each other was.
-    leader: Option<usize>,
-    until: Vec<u64>,
+    /// The primary of the stable record, and since when it is.
+    stable: Option<(usize, u64)>,
 }
 
 impl Invariant for Gate {
@@ -22,18 +23,19 @@ impl Invariant for Gate {
     fn hear(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Result<(), String> {
         match fact {
             Fact::Stored { .. } => {
-                self.until.resize(view.nodes.len(), 0);
-                if let Some(leader) = self.leader {
-                    self.until[leader] = view.now;
-                }
-                self.leader = view.record.map(|record| index(&record.primary));
+                let stable = view.record.filter(|record| record.phase == Phase::Stable);
+                self.stable = stable.map(|record| index(&record.primary)).map(|primary| match self.stable {
+                    Some((before, since)) if before == primary => (primary, since),
+                    _ => (primary, view.now),
+                });
             }
             Fact::StartsPrimary { node, asked } => {
-                if let Some(leader) = self.leader.filter(|leader| leader != node)
-                    && self.until[*node] < *asked
+                if let Some((primary, since)) = self.stable
+                    && primary != *node
+                    && since < *asked
                 {
-                    let (id, leader) = (&view.nodes[*node].id, &view.nodes[leader].id);
-                    return Err(format!("{id} is started as a primary, and {leader} is the primary by the record"));
+                    let (id, primary) = (&view.nodes[*node].id, &view.nodes[primary].id);
+                    return Err(format!("{id} is started as a primary, and {primary} takes writes"));
                 }
             }
             _ => {}
