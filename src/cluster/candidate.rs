@@ -169,7 +169,10 @@ pub(super) fn choose(recruits: &BTreeMap<NodeId, Recruit>, ground: &Ground) -> C
         return Choice { chosen, rejected, loss: 0 };
     };
     let loss = known_loss(recruit, &fitting, ground);
-    if ground.record.durability == Durability::Async && loss > ground.policy.max_lost_bytes {
+    // Where a promotion was begun, what lies beyond its fork was given up then, within the bound, and stored.
+    let given_up = ground.record.fork_lsn.map_or(0, |fork| ground.highest.0.saturating_sub(fork.0));
+    let is_bounded = ground.record.durability == Durability::Async;
+    if is_bounded && loss.saturating_sub(given_up) > ground.policy.max_lost_bytes {
         let reason = format!(
             "{node} lacks {loss} bytes of what {} had written, more than cluster.max_lost_bytes ({}); {} would unblock it",
             ground.record.primary, ground.policy.max_lost_bytes, ground.record.primary

@@ -3,7 +3,7 @@
 use super::ground::*;
 use crate::cluster::*;
 use crate::types::Durability::{Async, Quorum};
-use crate::types::Timeline;
+use crate::types::{Epoch, Timeline};
 
 #[test]
 fn too_few_voters_and_then_one_returns() {
@@ -244,4 +244,27 @@ fn a_driver_that_never_answers_is_not_waited_for() {
         note 3 failover: Some(n1) to n3
         "#,
     );
+}
+
+/// What the primary of before wrote while its successor was already chosen is given up with that choice. The successor, which
+/// failed once, was refused for ever as lacking it, and the other could not be taken back.
+#[test]
+fn a_loss_that_was_accepted_is_not_refused_the_second_time() {
+    let mut policy = policy(Async, &["n1", "n2"]);
+    policy.max_lost_bytes = 0;
+    let mut world = world_of(policy).start();
+    world.freeze("n1");
+    world.run_until(20_000, |world| world.stored.as_ref().is_some_and(|record| record.phase == Phase::Recruiting));
+    world.store_works = false;
+    world.run(1000);
+    world.revive("n1", false);
+    world.node("n1").seen.lsn.0 += 5000;
+    world.node("n2").seen.receiver = None;
+    world.run(1000);
+    world.node("n2").refuses.insert("promote");
+    world.store_works = true;
+    world.run_until(5000, |world| world.stored.as_ref().is_some_and(|record| record.epoch == Epoch(3)));
+    world.node("n2").refuses.clear();
+    assert!(world.run_until(20_000, |world| world.is_open_on("n2")), "{}", world.brain.picture().reason);
+    assert_eq!(world.last_note().known_loss_bytes, 5000);
 }

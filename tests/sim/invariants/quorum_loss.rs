@@ -37,9 +37,13 @@ impl Invariant for QuorumLoss {
             }
             Fact::Acting(Action::Answer { id, result: Err(_) }) if self.allowed == Some(*id) => self.allowed = None,
             Fact::Stored { before } => {
-                let Some(record) = view.record.filter(|record| record.phase == Phase::Stable) else { return Ok(()) };
+                let Some(record) = view.record else { return Ok(()) };
+                // Also if it is no longer paused when it takes writes.
                 if record.paused && record.cause.contains("by hand") {
                     self.allowed.get_or_insert(CommandId(0));
+                }
+                if record.phase != Phase::Stable {
+                    return Ok(());
                 }
                 if before.is_none_or(|before| before.epoch != record.epoch || before.phase != Phase::Stable) {
                     self.check(&view.nodes[index(&record.primary)].wal, record.epoch.0)?;
