@@ -24,12 +24,6 @@ impl World {
             let reason = format!("{} cannot be reached", self.nodes[primary].id);
             return self.end_work(node, Err((Code::Unreachable, reason)));
         }
-        // A standby that was taken off its primary for a later epoch is not given back to one of before.
-        if self.nodes[node].life == Life::Running
-            && self.nodes[node].recruited_for.is_some_and(|epoch| epoch > work.order.epoch.0)
-        {
-            return self.end_work(node, Err((Code::Stale, "it is recruited for a later epoch".into())));
-        }
         match stage {
             Stage::Repairs(repairing) => self.change_data(node, primary, repairing),
             Stage::Receives(repairing) => self.see_replay(node, primary, repairing, work),
