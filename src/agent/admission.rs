@@ -21,7 +21,7 @@ pub enum Admission {
 /// is just changing.
 pub fn admit(known: Epoch, doing: Option<&Doing>, done: Option<&Done>, order: &Order) -> Admission {
     // Noted as done, and not yet off the desk: whoever has seen the one may go by it at once.
-    let doing = doing.filter(|doing| !done.is_some_and(|done| (done.epoch, &done.id) == (doing.epoch, &doing.id)));
+    let doing = doing.filter(|doing| done.is_none_or(|done| (done.epoch, &done.id) != (doing.epoch, &doing.id)));
     let is_under_way = doing.is_some_and(|doing| (doing.epoch, &doing.id) == (order.epoch, &order.id));
     if is_under_way || done.is_some_and(|done| (done.epoch, &done.id) == (order.epoch, &order.id)) {
         return Admission::Known;
