@@ -236,6 +236,7 @@ impl Brain {
     /// What an operator asked for and has not been answered.
     pub(super) fn order(&self) -> Option<super::mode::Order> {
         match &self.mode {
+            Mode::Switching(switching) => switching.change.order.clone(),
             Mode::Recruiting(recruiting) => recruiting.change.order.clone(),
             Mode::Settling(settling) => settling.change.order.clone(),
             Mode::Promoting(promoting) => promoting.change.order.clone(),
