@@ -239,6 +239,7 @@ impl Brain {
         // One job from beginning to end: its answer leads on, to the promotion or back.
         if !self.is_running(|job| matches!(job, Job::Settle { .. })) {
             self.start(Job::Settle { node: settling.candidate.clone() });
+            self.follow_ahead(&settling);
             self.level(settling);
         }
     }

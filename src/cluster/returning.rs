@@ -56,7 +56,9 @@ impl Brain {
             _ => false,
         };
         let is_unnamed = record.durability == Durability::Quorum && !is_ours;
-        if !(seen.recruited_for.is_some() || is_lost || is_unnamed) {
+        // It was to follow one that was not made the primary after all.
+        let is_misled = !is_ours && known.followed.as_ref().is_some_and(|followed| *followed != record.primary);
+        if !(seen.recruited_for.is_some() || is_lost || is_unnamed || is_misled) {
             return;
         }
         if let Err(unfit) = self.may_follow(record, &node, seen) {

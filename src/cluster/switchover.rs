@@ -15,7 +15,7 @@ use super::brain::after;
 use super::candidate::{Recruit, listed};
 use super::event::CommandId;
 use super::jobs::Retry;
-use super::mode::{Before, Change, Mode, Old, Order, Retiring, Switching};
+use super::mode::{Before, Change, Mode, Old, Order, Retiring, Settling, Switching};
 use super::{Answer, Brain, Failure, FailureKind, Job, Lead, Record};
 use crate::types::{Durability, Lsn, Millis, NodeId};
 
@@ -381,6 +381,31 @@ impl Brain {
             self.probe_at(&node, after(looked, CATCH_UP_LOOK_MS).max(since));
         }
         false
+    }
+
+    /// Nothing can come from the old primary any more, so those who have all of it may receive from the next one before that is
+    /// promoted: its first commit then waits for nobody to connect, as a stream goes on to a new timeline by itself.
+    pub(super) fn follow_ahead(&mut self, settling: &Settling) {
+        let Settling { change, candidate, is_back, .. } = settling;
+        let is_stopped =
+            matches!(&change.retiring, Some(Retiring { by_agent: true, state: Old::Ended { .. } })) && !is_back;
+        let (Some(chosen), Some(record)) = (change.recruits.get(candidate), &self.record) else { return };
+        let has_all = |(node, recruit): &(&NodeId, &Recruit)| {
+            *node != candidate
+                && (recruit.timeline, recruit.received) == (chosen.timeline, chosen.received)
+                && !record.maintenance.contains(*node)
+                && self.is_wanted(node)
+        };
+        let equals: Vec<NodeId> = match is_stopped {
+            true => change.recruits.iter().filter(has_all).map(|(node, _)| node.clone()).collect(),
+            false => return,
+        };
+        for node in &equals {
+            self.tell_to_follow(node.clone(), candidate.clone());
+        }
+        if let Mode::Settling(settling) = &mut self.mode {
+            settling.change.levelled.extend(equals);
+        }
     }
 
     fn set_old(&mut self, state: Old) {

@@ -45,9 +45,9 @@ fn the_primary_is_stopped_and_the_next_one_has_everything() {
         store 2 recruiting n1, voters any 1 of n2,n3
         stop n1 fast
         settle n3
+        follow n2 n3
         store 2 promoting n3, voters any 1 of n2
         promote n3, sync any 1 of n2
-        follow n2 n3
         write epoch n3
         store 2 stable n3, voters any 1 of n2
         open 2 n3 timeline 2
