@@ -29,37 +29,35 @@ is_server() {
     name_of "$1"
     case "$name" in *postgres*|*postmaster*) return 0 ;; *) return 1 ;; esac
 }
-has_node() {
-    arguments=$( { tr '\0' ' ' < "/proc/$1/cmdline"; } 2>/dev/null || ps -o command= -p "$1" 2>/dev/null)
-    case "$arguments" in *"$directory"/n[0-9]*) return 0 ;; *) return 1 ;; esac
-}
-processes() {
+mine() {
     if [ -d /proc/self ]; then
-        for entry in /proc/[0-9]*; do echo "${entry##*/}"; done
+        # One question for all: there may be hundreds of processes, and the machine may be busy.
+        for file in $(grep -l -s -F -- "$directory/n" /proc/[0-9]*/cmdline); do
+            file=${file#/proc/}
+            echo "${file%/cmdline}"
+        done
     else
-        ps -A -o pid=
+        ps -A -o pid=,command= | grep -F -- "$directory/n" | while read -r pid rest; do echo "$pid"; done
     fi
 }
 end_agents() {
     left=0
-    for pid in $(processes); do
+    for pid in $(mine); do
         name_of "$pid"
         case "$name" in "$agent"|initdb|pg_basebackup|pg_rewind) ;; *) continue ;; esac
-        has_node "$pid" || continue
         left=$((left + 1))
         kill -KILL "$pid" 2>/dev/null
     done
 }
 servers() {
-    for file in "$directory"/data/*/postmaster.pid "$directory"/n*/data/postmaster.pid; do
+    for file in "$directory"/data/*/postmaster.pid; do
         [ -f "$file" ] || continue
         read -r pid < "$file" || continue
         is_server "$pid" && echo "$pid"
     done
-    # One that was just started has not written its file yet.
     [ -n "$agent" ] || return
-    for pid in $(processes); do
-        is_server "$pid" && has_node "$pid" && echo "$pid"
+    for pid in $(mine); do
+        is_server "$pid" && echo "$pid"
     done
 }
 signal_servers() {
