@@ -4,11 +4,11 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::super::host::Host;
 use crate::admin::orders::{Done, Switchover};
 use crate::admin::picture::Cluster;
+use crate::demo::host::Host;
 use crate::demo::hosts::Hosts;
 use crate::net::http;
 
@@ -106,18 +106,20 @@ impl<'h> Fault<'h> {
         matches!(self, Fault::Freeze(..) | Fault::Switchover)
     }
 
+    /// Who stands still from now on, and for how long.
+    pub fn frozen(&self) -> Option<(&'h Host, Duration)> {
+        match self {
+            Fault::Freeze(host, length) => Some((host, *length)),
+            _ => None,
+        }
+    }
+
     /// Does it. The process id of a server that another one has to take the place of; or why it could not be done.
-    /// `is_over`: somebody does not want to wait.
-    pub fn strike(&self, admin: SocketAddr, is_over: impl Fn() -> bool) -> Result<Option<u32>, String> {
+    pub fn strike(&self, admin: SocketAddr) -> Result<Option<u32>, String> {
         match self {
             Fault::KillServer(host) => Ok(host.kill_server()),
-            Fault::Freeze(host, length) => {
+            Fault::Freeze(host, _) => {
                 host.freeze();
-                let end = Instant::now() + *length;
-                while Instant::now() < end && !is_over() {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                host.thaw();
                 Ok(None)
             }
             Fault::KillHost(host) => {

@@ -131,16 +131,24 @@ impl Stage<'_> {
         self.tally.mark();
         self.report.event(Mood::Bad, &fault.announcement(before));
         let begun = Instant::now();
-        let old = fault.strike(self.admin, || self.cancel.check().is_err());
+        let old = fault.strike(self.admin);
         if let Err(refused) = &old {
             self.report.event(Mood::Bad, refused);
         }
-        let earliest = Instant::now() + if fault.is_seen_late() { SETTLE } else { Duration::ZERO };
+        let mut earliest = Instant::now() + if fault.is_seen_late() { SETTLE } else { Duration::ZERO };
+        let mut frozen = fault.frozen();
         let old = old.unwrap_or_default();
         let is_back =
             || fault.victim().is_none_or(|host| old.is_none() || host.server_pid().is_some_and(|pid| Some(pid) != old));
         let (mut is_told, mut limit, mut healed) = (false, HEALED, None);
         loop {
+            if let Some((host, length)) = frozen
+                && (begun.elapsed() >= length || self.cancel.check().is_err())
+            {
+                host.thaw();
+                self.report.event(Mood::Good, &format!("{} is awake", host.id));
+                (frozen, earliest) = (None, Instant::now() + SETTLE);
+            }
             let cluster = self.running.cluster();
             let writes = self.tally.is_fresh(FRESH);
             if let Some(primary) =
@@ -150,7 +158,12 @@ impl Stage<'_> {
                 let pause = span(self.tally.pause());
                 self.report.event(Mood::Good, &format!("{primary} takes writes, {pause}"));
             }
-            if Instant::now() >= earliest && is_back() && writes && is_whole(&cluster, self.durability(&cluster)) {
+            if frozen.is_none()
+                && Instant::now() >= earliest
+                && is_back()
+                && writes
+                && is_whole(&cluster, self.durability(&cluster))
+            {
                 healed = Some(begun.elapsed());
                 break;
             }
