@@ -242,69 +242,60 @@ impl Brain {
         reason: String,
         result: Result<Answer, Failure>,
     ) {
-        let now = self.now;
-        let mending = self.mending.entry(node.clone()).or_default();
-        let (began, _) = mending.began.take().unwrap_or((now, String::new()));
-        let (deed, failure) = match result {
-            Ok(Answer::Agent(deed)) => (deed, String::new()),
-            Ok(other) => return debug_assert!(false, "{other:?} is no answer to Rejoin"),
-            Err(failure) => (Deed::default(), failure.reason),
-        };
-        if failure.is_empty() {
-            let way = deed.repair.unwrap_or(repair);
-            *mending = Mending { again: Some(after(now, SETTLE_MS)), ..Mending::default() };
-            if let Some(known) = self.nodes.get_mut(node) {
-                known.followed = Some(primary.clone());
-                (known.unstreamed, known.still) = (None, None);
-            }
-            let why =
-                [reason, deed.why.clone()].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ");
-            let lost = deed.diverged.as_ref().map_or(String::new(), |its| {
-                let commits = its.commits.map_or("an unknown number of".into(), |count| count.to_string());
-                let kept = if its.kept.is_empty() { String::new() } else { format!(", kept in {}", its.kept) };
-                format!("; it had {commits} commits from {} to {} that nobody else has{kept}", its.from, its.to)
-            });
-            self.said.remove(&format!("mend {node}"));
-            self.say(false, format!("{node} is a standby of {primary} again ({}): {}{lost}", way.as_str(), deed.why));
-            self.note_repair(node, primary, way, why, deed.diverged, failure, began);
-            return;
-        }
-        let pause = (FIRST_PAUSE_MS << mending.failures.min(10)).min(LAST_PAUSE_MS);
-        mending.failures += 1;
-        mending.again = Some(after(now, pause));
-        mending.failure = Some(failure.clone());
-        let is_news = mending.noted.as_ref() != Some(&failure);
-        mending.noted = Some(failure.clone());
-        self.say(true, format!("{node} could not be made a standby of {primary}: {failure}; again in {pause} ms"));
-        if is_news {
-            self.note_repair(node, primary, repair, reason, None, failure, began);
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn note_repair(
-        &mut self,
-        node: &NodeId,
-        primary: NodeId,
-        repair: Repair,
-        why: String,
-        diverged: Option<super::agent::Diverged>,
-        failure: String,
-        began: Millis,
-    ) {
         let Some(epoch) = self.record.as_ref().map(|record| record.epoch) else { return };
+        let began = self.mending.entry(node.clone()).or_default().began.take();
         let note = RepairNote {
             node: node.clone(),
             epoch,
             primary,
             repair: repair.as_str().into(),
-            why,
-            diverged,
-            failure,
-            began_at: self.unix(began),
+            why: reason,
+            diverged: None,
+            failure: String::new(),
+            began_at: self.unix(began.map_or(self.now, |(at, _)| at)),
             ended_at: self.unix(self.now),
         };
+        match result {
+            Ok(Answer::Agent(deed)) => self.is_standby_again(node, deed, note),
+            Ok(other) => debug_assert!(false, "{other:?} is no answer to Rejoin"),
+            Err(failure) => self.could_not_rejoin(node, failure.reason, note),
+        }
+    }
+
+    fn is_standby_again(&mut self, node: &NodeId, deed: Deed, note: RepairNote) {
+        let mending = Mending { again: Some(after(self.now, SETTLE_MS)), ..Mending::default() };
+        self.mending.insert(node.clone(), mending);
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.followed = Some(note.primary.clone());
+            (known.unstreamed, known.still) = (None, None);
+        }
+        let repair = deed.repair.map_or(note.repair, |repair| repair.as_str().into());
+        let why = if deed.why.is_empty() { note.why } else { format!("{}; {}", note.why, deed.why) };
+        let lost = deed.diverged.as_ref().map_or(String::new(), |its| {
+            let commits = its.commits.map_or("an unknown number of".into(), |count| count.to_string());
+            let kept = if its.kept.is_empty() { String::new() } else { format!(", kept in {}", its.kept) };
+            format!("; it had {commits} commits from {} to {} that nobody else has{kept}", its.from, its.to)
+        });
+        self.said.remove(&format!("mend {node}"));
+        self.say(false, format!("{node} is a standby of {} again ({repair}): {}{lost}", note.primary, deed.why));
+        let note = RepairNote { repair, why, diverged: deed.diverged, ..note };
         self.out.push(Action::NoteRepair(Box::new(note)));
+    }
+
+    /// Tried again, less and less often; the history has each reason once.
+    fn could_not_rejoin(&mut self, node: &NodeId, failure: String, note: RepairNote) {
+        let now = self.now;
+        let mending = self.mending.entry(node.clone()).or_default();
+        let pause = (FIRST_PAUSE_MS << mending.failures.min(10)).min(LAST_PAUSE_MS);
+        mending.failures += 1;
+        mending.again = Some(after(now, pause));
+        mending.failure = Some(failure.clone());
+        let is_news = mending.noted.replace(failure.clone()).as_ref() != Some(&failure);
+        let text = format!("{node} could not be made a standby of {}: {failure}; again in {pause} ms", note.primary);
+        self.say(true, text);
+        if is_news {
+            self.out.push(Action::NoteRepair(Box::new(RepairNote { failure, ..note })));
+        }
     }
 
     pub(super) fn rejoin_by_order(

@@ -29,8 +29,8 @@ impl Invariant for OneHistory {
             Fact::Copied { node, primary } => check(*node, *primary, view),
             Fact::End { result: Ok(()) } => {
                 let Some(primary) = view.record.map(|record| index(&record.primary)) else { return Ok(()) };
-                let others = (0..view.nodes.len()).filter(|node| *node != primary);
-                others.map(|node| check(node, primary, view)).collect()
+                let mut others = (0..view.nodes.len()).filter(|node| *node != primary);
+                others.try_for_each(|node| check(node, primary, view))
             }
             _ => Ok(()),
         }
