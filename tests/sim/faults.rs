@@ -159,6 +159,9 @@ pub enum Order {
     Resume,
     Maintenance { node: usize, on: bool },
     Failover { to: usize, allow_data_loss: bool },
+    Switchover { to: Option<usize> },
+    Rejoin { node: usize, rebuild: bool },
+    Restart { node: usize },
 }
 
 impl World {
@@ -202,8 +205,14 @@ impl World {
             kind += 1;
         }
         let coin = self.random.chance(500);
-        if self.plan.has_agents && self.random.chance(100) {
-            return if coin { Fault::KillAgent { node } } else { Fault::Wipe { node: any } };
+        if self.plan.has_agents && self.random.chance(150) {
+            return match self.random.below(6) {
+                0 => Fault::KillAgent { node },
+                1 => Fault::Wipe { node: any },
+                2 => Fault::Order(Order::Rejoin { node: any, rebuild: coin }),
+                3 => Fault::Order(Order::Restart { node: any }),
+                _ => Fault::Order(Order::Switchover { to: coin.then_some(any) }),
+            };
         }
         match kind {
             0 => Fault::Kill { node },
@@ -226,12 +235,13 @@ impl World {
             11 => Fault::FreezePgbaton,
             12 if coin => Fault::StoreFails,
             12 => Fault::StoreSlow,
-            _ => match self.random.below(8) {
+            _ => match self.random.below(10) {
                 0 => Fault::Order(Order::Pause),
                 1 => Fault::Order(Order::Resume),
                 2 | 3 => Fault::Order(Order::Maintenance { node: any, on: coin }),
                 4 | 5 => Fault::Order(Order::Failover { to: any, allow_data_loss: false }),
                 6 => Fault::Order(Order::Failover { to: any, allow_data_loss: true }),
+                7 | 8 => Fault::Order(Order::Switchover { to: coin.then_some(any) }),
                 _ => Fault::PromoteByHand { node: any },
             },
         }
@@ -407,6 +417,9 @@ impl Order {
             Order::Pause => Command::Pause,
             Order::Resume => Command::Resume,
             Order::Maintenance { node, on } => Command::Maintenance { node: name(node), on },
+            Order::Switchover { to } => Command::Switchover { to: to.map(name) },
+            Order::Rejoin { node, rebuild } => Command::Rejoin { node: name(node), rebuild },
+            Order::Restart { node } => Command::Restart { node: name(node) },
             Order::Failover { to, allow_data_loss } => Command::Failover { to: name(to), allow_data_loss },
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pgbaton::cluster::action::JobId;
-use pgbaton::cluster::{Action, Brain, Event, Failure, FailureKind, Job, Lead, Sight, Symptom};
+use pgbaton::cluster::{Action, Answer, Brain, Event, Failure, FailureKind, Job, Lead, Sight, Symptom};
 use pgbaton::types::{Epoch, Millis};
 
 use crate::errands::{Errand, Question};
@@ -177,6 +177,11 @@ impl World {
                 if self.begin_errand(id.0, epoch, &job) {
                     return;
                 }
+                if let Job::Drain { limit } = job {
+                    // Clients' transactions are short here.
+                    let after = self.random.between(1, limit.0);
+                    return self.own(after, Timer::Drained { id: id.0 });
+                }
                 let order = self.next_serial();
                 self.pgbaton.tasks.insert(id.0, Task::new(epoch.0, job, order));
                 self.own(0, Timer::Ask { id: id.0 });
@@ -227,6 +232,7 @@ impl World {
             Timer::AskAgent { node } => self.ask_agent(node),
             Timer::AgentLate { serial } => self.agent_late(serial),
             Timer::Errand { id } => self.ask_errand(id),
+            Timer::Drained { id } => self.done(id, Ok(Answer::Drained { left: 0 })),
             Timer::Beat => {
                 self.own(self.policy.probe_interval.0, Timer::Beat);
                 if let Some((epoch, node)) = self.pgbaton.open

@@ -83,6 +83,9 @@ pub enum Timer {
     Errand {
         id: u64,
     },
+    Drained {
+        id: u64,
+    },
     Beat,
     BeatLate {
         serial: u64,
