@@ -48,6 +48,7 @@ fn the_primary_is_stopped_and_the_next_one_has_everything() {
         follow n2 n3
         store 2 promoting n3, voters any 1 of n2
         promote n3, sync any 1 of n2
+        follow n2 n3
         write epoch n3
         store 2 stable n3, voters any 1 of n2
         open 2 n3 timeline 2
