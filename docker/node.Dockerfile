@@ -5,7 +5,8 @@
 
 FROM debian:trixie-slim AS base
 # The numbers are fixed, so that a volume's files belong to the same user whatever image comes next. Group pgbaton reads
-# the secrets; an empty volume takes its owner from whichever image sees it last, so both say the same. Debian's package would make a cluster of its own; the agent makes the one there is to be.
+# the secrets; an empty volume takes its owner from whichever image sees it last, so both images say the same. Debian's
+# package would make a cluster of its own; the agent makes the one there is to be.
 RUN groupadd --gid 6432 pgbaton \
     && groupadd --gid 5432 postgres \
     && useradd --uid 5432 --gid postgres --groups pgbaton --home-dir /var/lib/postgresql --no-create-home \
