@@ -13,7 +13,7 @@ use super::nodes::{Known, Still};
 use super::{
     Action, Answer, Brain, Failure, FailureKind, Job, Lead, NodeState, Observation, Phase, Record, RepairNote,
 };
-use crate::types::{Millis, NodeId, Timeline};
+use crate::types::{Epoch, Millis, NodeId, Timeline};
 
 /// Copies load the primary and the network.
 const MOST_AT_ONCE: usize = 2;
@@ -33,6 +33,8 @@ const STUCK_LOSSES: u32 = 3;
 pub(super) struct Mending {
     /// When the order under way was given, and why.
     began: Option<(Millis, String)>,
+    /// The last epoch in which an order was given here: what the agent is at then is no other's.
+    ordered: Option<Epoch>,
     /// An order under way that was not given here, by its id.
     awaited: Option<String>,
     failures: u64,
@@ -174,8 +176,8 @@ impl Brain {
         if from == Some(&record.primary) && known.unstreamed.is_none() && !self.is_at_work(node) {
             self.said.remove(&format!("mend {node}"));
             if let Some(mending) = self.mending.get_mut(node) {
-                let Mending { began, awaited, .. } = mending.clone();
-                *mending = Mending { began, awaited, ..Mending::default() };
+                let Mending { began, ordered, awaited, .. } = mending.clone();
+                *mending = Mending { began, ordered, awaited, ..Mending::default() };
             }
         }
     }
@@ -205,14 +207,16 @@ impl Brain {
         let primary = record.primary.clone();
         let text = format!("{node} is to be made a standby of {primary} by its agent ({}): it {why}", repair.as_str());
         self.say_once(&format!("mend {node}"), text);
-        self.mending.entry(node.clone()).or_default().began = Some((self.now, why.clone()));
+        let mending = self.mending.entry(node.clone()).or_default();
+        (mending.began, mending.ordered) = (Some((self.now, why.clone())), Some(record.epoch));
         let system_identifier = record.system_identifier;
         self.start(Job::Rejoin { node, primary, system_identifier, repair, reason: why });
     }
 
     /// A pgbaton before this one has ordered it. It is waited for, and has its place in the history.
     fn see_others_order(&mut self, record: &Record, node: &NodeId) {
-        let Some(report) = self.report(node).filter(|_| !self.is_at_work(node)) else { return };
+        let is_ours = self.mending.get(node).is_some_and(|mending| mending.ordered == Some(record.epoch));
+        let Some(report) = self.report(node).filter(|_| !is_ours && !self.is_at_work(node)) else { return };
         let awaited = self.mending.get(node).and_then(|mending| mending.awaited.clone());
         let doing = report.doing.clone().filter(|doing| doing.task == "rejoin" && doing.epoch == record.epoch);
         let done = report.done.clone().filter(|done| Some(&done.id) == awaited.as_ref());
@@ -263,7 +267,8 @@ impl Brain {
     }
 
     fn is_standby_again(&mut self, node: &NodeId, deed: Deed, note: RepairNote) {
-        let mending = Mending { again: Some(after(self.now, SETTLE_MS)), ..Mending::default() };
+        let (again, ordered) = (Some(after(self.now, SETTLE_MS)), Some(note.epoch));
+        let mending = Mending { again, ordered, ..Mending::default() };
         self.mending.insert(node.clone(), mending);
         if let Some(known) = self.nodes.get_mut(node) {
             known.followed = Some(note.primary.clone());

@@ -345,6 +345,7 @@ impl World {
         let server = &mut self.nodes[node];
         server.life = Life::Running;
         server.has_streamed = false;
+        server.is_connecting = false;
         server.replayed = server.replayed.min(server.wal.len());
         if server.in_recovery {
             server.will_replay(now);

@@ -2,7 +2,7 @@
 
 use super::agents::world_with_agents;
 use super::ground::*;
-use crate::cluster::agent::{Data, Deed, Diverged, Doing, Done, Outcome, Repair, Server};
+use crate::cluster::agent::{Code, Data, Deed, Diverged, Doing, Done, Outcome, Repair, Server};
 use crate::cluster::*;
 use crate::types::Durability::{Async, Quorum};
 use crate::types::{Epoch, Lsn, Millis, Timeline};
@@ -125,6 +125,24 @@ fn what_was_ordered_before_a_restart_is_waited_for() {
     world.run(2000);
     assert_script(&world.orders(), "-- n2 is back\nnote rebuild of n2");
     assert_eq!(world.account("n2").state, NodeState::Running);
+}
+
+/// A report from just before the end says that the order is under way.
+#[test]
+fn an_order_that_fails_is_counted_once() {
+    let mut world = world_with_agents(Async, &["n1", "n2"]).start();
+    world.wipe("n2");
+    world.node("n2").refuses.insert("rejoin");
+    world.run(600);
+    let (epoch, order, task) = (Epoch(1), "7-3".to_string(), "rejoin".to_string());
+    world.agent("n2").doing =
+        Some(Doing { epoch, id: order.clone(), task: task.clone(), since: 0, step: String::new() });
+    world.run(600);
+    let outcome = Outcome::Failed { code: Code::Failed, reason: "it will not, again".into() };
+    let agent = world.agent("n2");
+    (agent.doing, agent.done) = (None, Some(Done { epoch, id: order, task, took_ms: 9, outcome }));
+    world.run(600);
+    assert_eq!(world.repairs.len(), 1, "{:?}", world.repairs);
 }
 
 #[test]
