@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use support::{InProcess, ProxySettings, Psql, wait_until};
 
@@ -23,8 +24,11 @@ fn typed(admin: &str, token: Option<&str>, arguments: &[&str]) -> Typed {
     Typed { stdout: text(&stdout), stderr: text(&stderr), code: status.code() }
 }
 
-/// A proxy whose orders need a token, in front of one primary and one replica that all tests share.
-fn proxy() -> (InProcess, String) {
+/// A proxy whose orders need a token, in front of one primary and one replica that all tests share. One at a time: pgbatons that
+/// begin to look after the same nodes in the same moment end each other's work there.
+fn proxy() -> (Alone, String) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let settings = ProxySettings { admin: "127.0.0.1:0\"\ntoken = \"open-sesame".into(), ..Default::default() };
     let proxy = InProcess::start(support::shared_cluster(), &settings);
     let admin = format!("http://{}", proxy.admin());
@@ -33,7 +37,21 @@ fn proxy() -> (InProcess, String) {
         let serves = shown.lines().any(|line| line.contains("replica") && line.contains("  yes  "));
         shown.contains("   stable   primary n1   ") && serves
     });
-    (proxy, admin)
+    (Alone { proxy, _turn: turn }, admin)
+}
+
+/// The proxy ends before the turn does.
+struct Alone {
+    proxy: InProcess,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Alone {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.proxy
+    }
 }
 
 fn console(proxy: &InProcess) -> Psql {
