@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "demo";
 pub const DATABASE: &str = "demo";
 pub const PORT: u16 = 5432;
 pub const TOKEN: &str = "only-for-this-test";
-const CONTROL_PASSWORD: &str = "of-the-control-user";
+pub const CONTROL_PASSWORD: &str = "of-the-control-user";
 
 /// The promise: after each fault, so long until everything is as it was.
 pub const WHOLE: Duration = Duration::from_secs(60);
@@ -171,6 +171,14 @@ impl Field {
         Ok(())
     }
 
+    /// Until `pgbaton list` says one of these of a node.
+    pub fn wait_until_listed(&self, id: &str, words: &[&str]) {
+        let says = |line: &str| line.starts_with(id) && words.iter().any(|word| line.contains(word));
+        wait_until(WHOLE, &format!("{id} is listed with {words:?}"), || {
+            self.order(&["list"]).is_ok_and(|list| list.lines().any(says))
+        });
+    }
+
     /// Until something that was sent from now on is acknowledged.
     pub fn wait_for_writes(&self) {
         let now = self.now();
@@ -249,7 +257,7 @@ fn configure(root: &Path, network: &Network, ids: &[String]) -> (tempfile::TempD
     (home, file)
 }
 
-fn write_secret(path: &Path, text: &str) {
+pub fn write_secret(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     support::set_mode(path, 0o600);
 }

@@ -95,6 +95,24 @@ impl Host {
         });
     }
 
+    /// Where the data is, for who puts something else there. Only while nothing runs.
+    pub fn data_directory(&self) -> PathBuf {
+        self.data()
+    }
+
+    /// What the agent takes for the control user's password from its next start on.
+    pub fn believe_password(&self, password: &str) {
+        let file = self.root.join(format!("{}.password", self.id));
+        super::field::write_secret(&file, password);
+        let text = std::fs::read_to_string(self.file()).unwrap();
+        let line = |line: &str| match line.starts_with("control_password_file") {
+            true => format!("control_password_file = \"{}\"", file.display()),
+            false => line.to_owned(),
+        };
+        let text: Vec<String> = text.lines().map(line).collect();
+        super::field::write_secret(&self.file(), &text.join("\n"));
+    }
+
     /// The disk is another one. Only while nothing runs.
     pub fn wipe(&self) {
         let _ = std::fs::remove_dir_all(self.data());

@@ -1,11 +1,13 @@
 //! What is done to the cluster. Each ends with everything as it was, and the judge.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use super::field::Field;
 use crate::checker::Verdict;
 use crate::load::Log;
-use crate::support::wait_until;
+use crate::support::{bin, wait_until};
 use crate::wire::Rng;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -185,4 +187,101 @@ fn a_replica_with_a_new_disk_is_made_anew() {
     });
     assert!(!history.is_empty());
     field.judge();
+}
+
+/// A server of another cluster, made where a node's data was; returns its system identifier.
+fn make_another_cluster(directory: &Path) -> String {
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]);
+        let output = command.arg(bin().program(program)).args(arguments).current_dir("/").output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let directory = directory.to_str().unwrap();
+    run("initdb", &["-D", directory, "--no-sync", "-A", "reject"]);
+    let said = run("pg_controldata", &[directory]);
+    let line = said.lines().find(|line| line.starts_with("Database system identifier")).unwrap();
+    line.split(':').nth(1).unwrap().trim().to_owned()
+}
+
+#[test]
+fn what_an_agent_cannot_do_is_told_at_list_and_the_node_keeps_its_data() {
+    let _turn = crate::turn();
+    let Some(field) = Field::new("told at list", 3) else { return };
+    let id = field.ids().into_iter().find(|id| *id != field.record().primary).unwrap();
+    let host = field.host(&id);
+    let data = host.data_directory();
+
+    // Somebody else has its port.
+    host.kill();
+    let address = (field.network.address(&id), super::field::PORT);
+    let listener = std::thread::scope(|scope| {
+        let listens = scope.spawn(|| {
+            field.network.enter(&id);
+            TcpListener::bind(address).unwrap()
+        });
+        listens.join().unwrap()
+    });
+    host.start();
+    field.wait_until_listed(&id, &["port"]);
+    drop(listener);
+    field.wait_until_whole("the port is free again");
+
+    // Another cluster's data is in its place, and stays there.
+    host.kill();
+    let aside = data.with_extension("aside");
+    std::fs::rename(&data, &aside).unwrap();
+    let other = make_another_cluster(&data);
+    host.start();
+    field.wait_until_listed(&id, &["another cluster", "other cluster"]);
+    host.kill();
+    let output = std::process::Command::new(bin().program("pg_controldata")).arg(&data).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&other), "its data is as it was");
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&aside, &data).unwrap();
+    host.start();
+    field.wait_until_whole("its own data is back");
+
+    // The password is wrong when it has to be made anew.
+    host.kill();
+    host.wipe();
+    host.believe_password("not-this-one");
+    host.start();
+    field.wait_until_listed(&id, &["password"]);
+    host.kill_agent();
+    host.believe_password(super::field::CONTROL_PASSWORD);
+    host.start();
+    field.wait_until_whole("the password is right again");
+
+    // The disk is too small for a copy.
+    host.kill();
+    host.wipe();
+    let disk = Disk::mount(&data, "24m");
+    host.start();
+    field.wait_until_listed(&id, &["space", "room", "bytes", "MiB"]);
+    host.kill();
+    drop(disk);
+    host.start();
+    field.wait_until_whole("the disk is large enough");
+    field.judge();
+}
+
+/// A small disk, mounted until this is dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, size: &str) -> Disk {
+        std::fs::create_dir_all(at).unwrap();
+        let options = format!("size={size},mode=0777");
+        let status = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(at).status();
+        assert!(status.unwrap().success());
+        Disk(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
 }
