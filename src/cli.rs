@@ -492,7 +492,7 @@ fn order(asking: &Asking, path: &str, body: &impl serde::Serialize) -> Result<()
         ClientError::Unreachable { .. } if begun.elapsed() >= CARRIED_OUT => {
             format!("{error}; it goes on: see `pgbaton list` and `pgbaton history`")
         }
-        error => error.to_string(),
+        error => unanswered(error),
     })?;
     if asking.json {
         println!("{answer}");
@@ -554,7 +554,16 @@ fn token() -> Result<Option<String>, String> {
 fn ask(admin: &HttpUrl, path: &str, parameters: &[(&str, &str)]) -> Result<String, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = token()?;
-    Ok(runtime.block_on(http::get(admin, token.as_deref(), path, parameters, http::ANSWER))?)
+    Ok(runtime.block_on(http::get(admin, token.as_deref(), path, parameters, http::ANSWER)).map_err(unanswered)?)
+}
+
+fn unanswered(error: ClientError) -> String {
+    match error {
+        ClientError::Unreachable { .. } => {
+            format!("{error}; is pgbaton running, and admin.listen that address (--admin, PGBATON_ADMIN)?")
+        }
+        error => error.to_string(),
+    }
 }
 
 /// The handle lets a reload change the level.

@@ -114,7 +114,9 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
         // What the control plane does to a node says more than that it serves no reads.
         let has_own_account = account.is_some_and(|account| {
             let is_apart = matches!(account.state, NodeState::Fenced | NodeState::Rejoining | NodeState::Maintenance)
-                || account.state == NodeState::Unknown && seen.role != Role::Unknown;
+                || account.state == NodeState::Unknown && seen.role != Role::Unknown
+                // It knows more than that nobody answers there: what its agent cannot do, above all.
+                || account.state == NodeState::Down && account.reason != seen.reason;
             is_apart && !account.reason.is_empty()
         });
         let (lag_bytes, lag_ms) = match reader.and_then(|reader| reader.known_lag()) {

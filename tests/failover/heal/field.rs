@@ -174,9 +174,12 @@ impl Field {
     /// Until `pgbaton list` says one of these of a node.
     pub fn wait_until_listed(&self, id: &str, words: &[&str]) {
         let says = |line: &str| line.starts_with(id) && words.iter().any(|word| line.contains(word));
-        wait_until(WHOLE, &format!("{id} is listed with {words:?}"), || {
-            self.order(&["list"]).is_ok_and(|list| list.lines().any(says))
-        });
+        let mut last = String::new();
+        let began = Instant::now();
+        while !last.lines().any(says) {
+            assert!(began.elapsed() < WHOLE, "{id} is not listed with one of {words:?}:\n{last}");
+            last = self.order(&["list"]).unwrap_or_else(|error| error);
+        }
     }
 
     /// Until something that was sent from now on is acknowledged.

@@ -259,7 +259,7 @@ fn what_an_agent_cannot_do_is_told_at_list_and_the_node_keeps_its_data() {
     host.wipe();
     let disk = Disk::mount(&data, "24m");
     host.start();
-    field.wait_until_listed(&id, &["space", "room", "bytes", "MiB"]);
+    field.wait_until_listed(&id, &["are free"]);
     host.kill();
     drop(disk);
     host.start();
