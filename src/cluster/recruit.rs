@@ -112,7 +112,9 @@ impl Brain {
             None => seen.timeline >= record.timeline,
             Some(_) => seen.timeline > record.timeline,
         };
-        let knows = seen.last_epoch.is_none_or(|last| last >= record.written && last <= record.epoch);
+        // One that was chosen where something may be lost lacks that row, perhaps; it was promoted all the same.
+        let may_lack_row = record.fork_lsn.is_some() && record.durability == Durability::Async;
+        let knows = seen.last_epoch.is_none_or(|last| (last >= record.written || may_lack_row) && last <= record.epoch);
         // Less than what a standby received from it: it has lost data.
         let most = change.recruits.values().filter(|recruit| recruit.timeline == seen.timeline);
         let is_whole = match record.fork_lsn {

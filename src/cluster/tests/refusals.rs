@@ -268,3 +268,26 @@ fn a_loss_that_was_accepted_is_not_refused_the_second_time() {
     assert!(world.run_until(20_000, |world| world.is_open_on("n2")), "{}", world.brain.picture().reason);
     assert_eq!(world.last_note().known_loss_bytes, 5000);
 }
+
+/// In async durability the candidate may lack the row of the last epoch. One that was promoted, died and is back was not taken
+/// back for that, and nobody else could be promoted.
+#[test]
+fn a_candidate_that_lacks_the_last_row_is_taken_back_all_the_same() {
+    let mut policy = policy(Async, &["n1", "n2", "n3"]);
+    policy.nodes.get_mut(&id("n3")).unwrap().priority = 0;
+    let mut world = world_of(policy).start();
+    // n2 has streamed from n1, and not got the row of this epoch.
+    world.node("n2").seen.last_epoch = None;
+    world.node("n2").seen.lsn.0 -= 100;
+    world.node("n2").seen.replayed.0 -= 100;
+    world.node("n2").seen.last_epoch = Some(Epoch(0));
+    world.kill("n1");
+    world.node("n2").stuck.insert("write epoch");
+    world.run_until(3000, |world| !world.nodes[&id("n2")].seen.is_in_recovery);
+    world.kill("n2");
+    world.run(3000);
+    assert_eq!(world.nodes[&id("n2")].seen.last_epoch, Some(Epoch(0)));
+    world.node("n2").stuck.clear();
+    world.revive("n2", true);
+    assert!(world.run_until(10_000, |world| world.is_open_on("n2")), "{}", world.brain.picture().reason);
+}
