@@ -170,9 +170,9 @@ pub(super) fn choose(recruits: &BTreeMap<NodeId, Recruit>, ground: &Ground) -> C
     };
     let loss = known_loss(recruit, &fitting, ground);
     // Where a promotion was begun, what lies beyond its fork was given up then, within the bound, and stored.
-    let given_up = ground.record.fork_lsn.map_or(0, |fork| ground.highest.0.saturating_sub(fork.0));
-    let is_bounded = ground.record.durability == Durability::Async;
-    if is_bounded && loss.saturating_sub(given_up) > ground.policy.max_lost_bytes {
+    let is_accepted = ground.record.fork_lsn.is_some_and(|fork| recruit.received >= fork);
+    let is_bounded = ground.record.durability == Durability::Async && !is_accepted;
+    if is_bounded && loss > ground.policy.max_lost_bytes {
         let reason = format!(
             "{node} lacks {loss} bytes of what {} had written, more than cluster.max_lost_bytes ({}); {} would unblock it",
             ground.record.primary, ground.policy.max_lost_bytes, ground.record.primary
