@@ -219,6 +219,8 @@ fn a_read_that_recovery_cancels_before_its_first_row_runs_again_on_the_primary()
         };
         client.send(&batch.0).unwrap();
         until_runs(&cluster, "n2", &mark);
+        // Shown as active from its Parse on, and told in the log from its execution on.
+        wait_until(DEADLINE, "it is executed there", || ledger.count(&mark).of("n2") == 1);
         conflict(&cluster);
         let answer = client.until(b"Z").unwrap();
         assert_eq!(answer.value(), "10000", "round {round}");
