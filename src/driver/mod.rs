@@ -443,6 +443,8 @@ impl Driver {
     }
 
     fn publish(&mut self, lead: Lead) {
+        // Whoever is told that there is a primary, or none, and looks why, must not read what was believed before.
+        self.publish_picture();
         match &lead {
             Lead::Closed { epoch, reason } => self.plane.close_writes(*epoch, reason),
             Lead::Draining { reason, .. } => self.plane.drain_writes(reason),
