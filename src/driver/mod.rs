@@ -424,10 +424,19 @@ impl Driver {
                 let order = told
                     .map(|(node, task)| (node, AgentOrder { epoch, id: format!("{}-{}", self.started, id.0), task }));
                 let coordinator = self.policy.coordinator.clone();
+                let agent = order.as_ref().and_then(|(node, _)| self.reached.get(node)?.agent.clone());
                 tokio::spawn(async move {
                     let begun = Instant::now();
                     let result = match order {
-                        Some((node, order)) => control.agent_do(&node, &order).await.map(Answer::Agent),
+                        Some((node, order)) => {
+                            let result = control.agent_do(&node, &order).await.map(Answer::Agent);
+                            // Whoever hears that it is done may go by what it has led to, not by what was said half a second ago.
+                            if let (Some(agent), Some(Ok(report))) = (agent, control.agent_report(&node).await) {
+                                let report = Ok(Box::new(report));
+                                let _ = reports.send(Report::Agent { url: agent.url, node, report });
+                            }
+                            result
+                        }
                         None => jobs::perform(&control, epoch, &coordinator, job).await,
                     };
                     tracing::debug!(?id, ms = begun.elapsed().as_millis(), ?result, "ended");
