@@ -168,6 +168,19 @@ impl Field {
                 }
             }
         }
+        self.are_agents_done()
+    }
+
+    /// A rejoin ends a moment after the node streams: its agent makes sure of it first.
+    fn are_agents_done(&self) -> Result<(), String> {
+        let cluster: serde_json::Value =
+            serde_json::from_str(&self.order(&["list", "--json"])?).map_err(|error| error.to_string())?;
+        for node in cluster["nodes"].as_array().into_iter().flatten() {
+            let agent = &node["agent"];
+            if agent["state"] != "running" || agent["step"] != "" {
+                return Err(format!("the agent of {} is at work: {agent}", node["id"]));
+            }
+        }
         Ok(())
     }
 
