@@ -83,7 +83,12 @@ impl Progress {
             "WITH activity AS MATERIALIZED (SELECT backend_type, wait_event_type, wait_event FROM pg_stat_activity
                                             WHERE backend_type IN ('startup', 'walreceiver')) {sql}"
         );
-        let row = work.row(&sql, &[]).await?;
+        let row = match work.row(&sql, &[]).await {
+            // `pg_is_wal_replay_paused` is an error when recovery has ended, which may happen between two columns of one answer
+            // (object_not_in_prerequisite_state). The next one says that it has.
+            Err(failure) if failure.reason.contains("(55000)") => work.row(&sql, &[]).await?,
+            answer => answer?,
+        };
         Ok(Progress {
             is_in_recovery: work.get(&row, 0)?,
             received: work.lsn(&row, 1)?,
