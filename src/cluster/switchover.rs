@@ -114,8 +114,8 @@ impl Brain {
         if record.durability == Durability::Quorum && !record.voters.contains(node) {
             return Err("is not a voter, so it need not have what was acknowledged".into());
         }
-        // As the primary sees it: both positions are of one moment.
-        let behind = leader.lsn.0.saturating_sub(sender.flushed.0);
+        // As the primary sees it, both positions are of one moment; but of one that has just connected it knows nothing yet.
+        let behind = leader.lsn.0.saturating_sub(sender.flushed.max(seen.lsn).0);
         if behind > MOST_BEHIND {
             return Err(format!("is {behind} bytes behind {from}, of which {MOST_BEHIND} would do"));
         }
