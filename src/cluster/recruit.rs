@@ -12,6 +12,8 @@ use crate::types::{Durability, Lsn, Millis, NodeId};
 const ALL_WITHIN_MS: u64 = 1000;
 /// Quorum durability: when there are recruits enough, one of them has everything; the others only save a rewind.
 const REST_WITHIN_MS: u64 = 100;
+/// At a switchover: how long a standby may take that is needed and has not refused.
+const PLANNED_WITHIN_MS: u64 = 3000;
 /// Who could not be recruited is tried again after this.
 const AGAIN_MS: u64 = 1000;
 const FENCE_AGAIN_MS: u64 = 5000;
@@ -64,6 +66,8 @@ impl Brain {
                 let Mode::Recruiting(recruiting) = &mut self.mode else { return };
                 after(*recruiting.enough.get_or_insert(now), REST_WITHIN_MS)
             }
+            // The other way is back, which costs as much again.
+            _ if recruiting.change.retiring.is_some() => after(began, PLANNED_WITHIN_MS),
             _ => after(began, ALL_WITHIN_MS),
         };
         if is_asking && !self.is_due(patience) {

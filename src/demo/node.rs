@@ -102,8 +102,23 @@ impl Node {
         matches!(child.try_wait(), Ok(None)).then(|| child.id())
     }
 
-    /// Starts the server and waits until it accepts connections.
+    /// Starts the server and waits until it accepts connections. After a kill, what is left of the one before may take a
+    /// moment to end.
     pub fn start(&self) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            match self.start_once() {
+                Err(ClusterError::Program(ProgramError::Failed { output, .. }))
+                    if output.contains("pre-existing shared memory block") && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn start_once(&self) -> Result<(), ClusterError> {
         let io = |source| ProgramError::Io { what: format!("cannot start {}", self.id), source };
         let mut postmaster = self.postmaster();
         if let Some(child) = postmaster.as_mut()
