@@ -190,6 +190,21 @@ impl Topology {
     }
 }
 
+/// Year, month, day, hour, minute and second of a moment, in seconds since 1970, UTC. The algorithm is `civil_from_days` of
+/// <https://howardhinnant.github.io/date_algorithms.html>: years begin in March, so that the leap day is the last.
+pub fn calendar(seconds: u64) -> [u64; 6] {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    [year, month, day, rest / 3600, rest / 60 % 60, rest % 60]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use crate::cluster;
 use crate::session::clients::{Activity, Client};
 use crate::session::explain::Explanation;
 use crate::session::shared::Shared;
+use crate::types::calendar;
 
 pub struct Table {
     pub columns: &'static [&'static str],
@@ -188,18 +189,10 @@ pub fn explanation(explanation: &Explanation) -> Table {
     Table { columns: &["item", "value"], rows: rows.collect(), tag: "EXPLAIN".into() }
 }
 
-/// Seconds since 1970 as `YYYY-MM-DD hh:mm:ss UTC` (proleptic Gregorian calendar; days to date after H. Hinnant).
+/// Seconds since 1970 as `YYYY-MM-DD hh:mm:ss UTC`.
 pub fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+    let [year, month, day, hour, minute, second] = calendar(seconds);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::agent::{Failed, Site};
 use crate::cluster::agent::{Code, Diverged};
 use crate::programs::Runner;
-use crate::types::{Lsn, Timeline};
+use crate::types::{Lsn, Timeline, calendar};
 
 const UNFINISHED: &str = ".unfinished-";
 
@@ -200,18 +200,10 @@ pub fn nanos() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }
 
-/// `20260131T235959Z`: sorts as it was (Howard Hinnant's civil_from_days).
+/// `20260131T235959Z`: sorts as it was.
 fn written(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    let [year, month, day, hour, minute, second] = calendar(seconds);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 #[cfg(test)]
