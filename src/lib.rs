@@ -6,7 +6,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 6 | `cli` > `demo` > `app` > `config` |
+//! | 6 | `cli` > `drill` > `demo` > `app` > `config` |
 //! | 5 | `admin` |
 //! | 4 | `session` `driver` |
 //! | 3 | `pool` `node` `monitor` `catalog` `coord` `migrate` `agent` |
@@ -24,6 +24,7 @@ pub mod cluster;
 pub mod config;
 pub mod coord;
 pub mod demo;
+pub mod drill;
 pub mod driver;
 pub mod migrate;
 pub mod monitor;

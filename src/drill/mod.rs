@@ -1,0 +1,3 @@
+//! `pgbaton drill`: breaks a cluster under load, and judges what clients saw.
+
+pub mod outcome;
