@@ -9,41 +9,39 @@ mod following;
 mod listen;
 pub mod migrate;
 mod plane;
+mod reload;
 mod settings;
+mod workers;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin::console::{self, Console, Right};
+use crate::admin::console::Console;
 use crate::admin::history::History;
 use crate::admin::picture::Cluster;
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
 use crate::cluster::HistoryEntry;
-use crate::config::{Config, keys};
+use crate::config::Config;
 use crate::coord::{Embedded, StoreError};
 use crate::driver;
 use crate::monitor::MonitorConfig;
-use crate::net::{Peer, Stream};
 use crate::node::{Control, NodeError};
 use crate::pool::Pools;
 use crate::session::clients::Wish;
-use crate::session::login;
 use crate::session::readers::Readers;
 use crate::session::shared::Shared;
-use crate::session::{self, Arrived};
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
-use listen::{Arrival, Listener};
+use listen::Listener;
+use workers::{Worker, work};
 
 /// How often idle and old server connections are looked for.
 const REAP: Duration = Duration::from_secs(5);
@@ -90,11 +88,6 @@ pub struct Running {
     /// Ends accepting.
     refuse: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-struct Worker {
-    arrivals: mpsc::UnboundedSender<Arrival>,
-    clients: Arc<AtomicUsize>,
 }
 
 /// Starts the proxy in threads of its own.
@@ -301,82 +294,6 @@ fn thread(
         .map_err(|source| StartError::System { what: "a thread", source })
 }
 
-/// A worker: takes in the connections handed to it, and accepts for its share of the listeners.
-async fn work(
-    index: usize,
-    mut inbox: mpsc::UnboundedReceiver<Arrival>,
-    listeners: Vec<Listener>,
-    workers: Arc<[Worker]>,
-    refused: watch::Receiver<bool>,
-    shared: Arc<Shared>,
-    console: Arc<Console>,
-    control: Control,
-) {
-    for listener in listeners {
-        let workers = workers.clone();
-        let mut refused = refused.clone();
-        tokio::spawn(async move {
-            let hand_over = |arrival| {
-                let fewest = workers.iter().min_by_key(|worker| worker.clients.load(Ordering::Relaxed));
-                if let Some(worker) = fewest {
-                    worker.clients.fetch_add(1, Ordering::Relaxed);
-                    // A worker that is gone means that everything is ending; the connection closes with it.
-                    let _ = worker.arrivals.send(arrival);
-                }
-            };
-            tokio::select! {
-                result = listen::accept_all(listener, hand_over) => {
-                    if let Err(error) = result {
-                        tracing::error!(%error, "a listener failed");
-                    }
-                }
-                _ = refused.wait_for(|refused| *refused) => {}
-            }
-        });
-    }
-    while let Some(arrival) = inbox.recv().await {
-        let clients = workers[index].clients.clone();
-        let (shared, console, control) = (shared.clone(), console.clone(), control.clone());
-        tokio::spawn(async move {
-            let _gone = Leaves(clients);
-            let (stream, peer) = match arrival {
-                Arrival::Tcp(socket, address) => {
-                    (TcpStream::from_std(socket).and_then(Stream::tcp), Peer::Tcp(address))
-                }
-                Arrival::Unix(socket) => (UnixStream::from_std(socket).map(Stream::unix), Peer::Local),
-            };
-            let stream = match stream {
-                Ok(stream) => stream,
-                Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
-            };
-            if let Arrived::Console(client) = session::serve(stream, peer, shared, index).await {
-                Box::pin(serve_console(*client, &console, &control, index)).await;
-            }
-        });
-    }
-}
-
-struct Leaves(Arc<AtomicUsize>);
-
-impl Drop for Leaves {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn serve_console(client: login::Client, console: &Console, control: &Control, worker: usize) {
-    let right = match control.console_right(&client.user).await {
-        Ok((_, true)) => Right::Act,
-        Ok((true, false)) => Right::Show,
-        Ok((false, false)) => Right::None,
-        Err(error) => {
-            tracing::warn!(%error, "could not ask for the rights of a console user");
-            Right::None
-        }
-    };
-    console::serve(client, right, console, worker).await;
-}
-
 /// Keeps one database's facts fresh until the database is gone.
 async fn keep_facts(name: Arc<str>, facts: Arc<Facts>, control: Control, shared: Arc<Shared>) {
     let gone = Notify::new();
@@ -454,18 +371,6 @@ impl Running {
         self.cluster.history()
     }
 
-    /// Every key with its value, its default, and whether a reload changes it.
-    fn config_rows(&self) -> Vec<[String; 4]> {
-        let entries = self.config.lock().unwrap_or_else(PoisonError::into_inner).entries();
-        let row = |(path, value): (String, String)| {
-            let mut keys = keys::KEYS.iter().filter(|key| key.path() == path || key.section == path).peekable();
-            let default = keys.peek().filter(|key| key.path() == path).and_then(|key| key.default).unwrap_or_default();
-            let reloads = keys.all(|key| key.reloads);
-            [path, value, default.to_owned(), if reloads { "yes" } else { "no" }.to_owned()]
-        };
-        entries.into_iter().map(row).collect()
-    }
-
     /// Waits until a primary is known, for at most `limit`. False if none was.
     pub fn wait_for_primary(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
@@ -476,52 +381,6 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
         true
-    }
-
-    /// Reads the configuration file again and applies what can change. The answer names what was applied and what waits
-    /// for a restart; a file with mistakes changes nothing.
-    pub async fn reload(&self) -> Result<String, String> {
-        let Some(path) = &self.config_path else { return Err("there is no configuration file".into()) };
-        // One after the other.
-        let _turn = self.reloading.lock().await;
-        let report = self.apply(path).await.map_err(|error| error.to_string());
-        match &report {
-            Ok(report) => tracing::info!("reload: {report}"),
-            Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
-        }
-        report
-    }
-
-    async fn apply(&self, path: &Path) -> Result<String, StartError> {
-        let new = Config::load(path)?;
-        let (changes, level) = {
-            let current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-            (current.changes(&new), current.log.level.clone())
-        };
-        // Everything that can fail comes before anything is changed.
-        let login = settings::login(&new, self.control.clone(), self.shared.login.load().mock.clone())?;
-        let nodes = settings::nodes(&new)?;
-        let set_level = |to: &str| self.level.as_ref().map_or(Ok(()), |level| level.set(to));
-        set_level(&new.log.level).map_err(|reason| StartError::Setting { key: "log.level", reason })?;
-        if let Err(reason) = self.cluster.set_nodes(nodes.clone()).await {
-            // It was in force a moment ago.
-            let _ = set_level(&level);
-            return Err(StartError::Setting { key: "cluster.nodes", reason });
-        }
-        self.shared.login.store(Arc::new(login));
-        self.shared.settings.store(Arc::new(settings::session(&new)));
-        self.shared.pools.set_limits(settings::limits(&new));
-        self.shared.readers.settings.store(Arc::new(settings::reads(&new)));
-        // After their weights: now they can be asked how far they are, without which nobody reads from them.
-        self.control.set_nodes(&nodes.reached);
-        let overrides = settings::overrides(&new);
-        self.said.store(Arc::new(overrides.clone()));
-        for database in self.shared.databases() {
-            database.facts.set_overrides(overrides.clone());
-        }
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
-        Ok(format!("applied: {}; needs a restart: {}", list(&changes.applied), list(&changes.needs_restart)))
     }
 
     /// Takes no new clients, lets open transactions end for `limit`, then ends what is left. Stops waiting early when
