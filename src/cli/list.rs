@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, SystemTime};
 
-use super::{Asking, aligned, ask};
+use clap::Args;
+
+use super::{Asking, Outcome, aligned, ask};
 use crate::admin::picture::{Cluster, Node};
 use crate::admin::tables::utc;
 use crate::route::eligible::{Size, Time};
@@ -19,16 +21,33 @@ const SILENT: &str = "does not answer";
 /// Begins at the top left corner of a terminal, and wipes what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
+pub(super) const LIST_HELP: &str = "\
+Columns: lag is what a replica has not replayed yet, in bytes and in time; reads: whether it may serve any, else the last column
+says why not; agent: what it has its server do, `silent` if it does not answer, `none` if there is none.
+
+Examples:
+  pgbaton list --watch
+  pgbaton list --json | jq -r .primary";
+
+#[derive(Debug, Args)]
+pub(super) struct ListArguments {
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
 /// Shows it once; `watch`: until Ctrl-C, also while pgbaton cannot be reached.
-pub(super) fn list(asking: &Asking, watch: bool) -> Result<(), Box<dyn std::error::Error>> {
+pub(super) fn list(ListArguments { watch, asking }: ListArguments) -> Outcome {
     if !watch {
-        print!("{}", look(asking)?);
+        print!("{}", look(&asking)?);
         return Ok(());
     }
     let mut out = std::io::stdout().lock();
     let clears = out.is_terminal() && !asking.json;
     loop {
-        let shown = look(asking).unwrap_or_else(|error| match asking.json {
+        let shown = look(&asking).unwrap_or_else(|error| match asking.json {
             true => format!("{}\n", serde_json::json!({ "error": { "message": error.to_string() } })),
             false => format!("{error}\n"),
         });

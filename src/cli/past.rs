@@ -1,0 +1,72 @@
+//! `pgbaton history` and `pgbaton availability`: what has been.
+
+use clap::Args;
+
+use super::printing::print_aligned;
+use super::{Asking, Outcome, ask};
+use crate::admin::history::{self, Entries};
+use crate::cluster::Availability;
+
+pub(super) const HISTORY_HELP: &str = "\
+Examples:
+  pgbaton history --limit 5
+  pgbaton history --json | jq '.entries[] | select(.what == \"epoch\")'";
+
+pub(super) const AVAILABILITY_HELP: &str = "\
+Time that no pgbaton watched is neither up nor down: it is said how much that is. What an operator ordered (a switchover)
+is downtime, but no failure.
+
+  MTTF  mean time to failure       uptime / failures
+  MTTR  mean time to restoration   downtime / failures
+  failure rate                     1 / MTTF
+  availability                     MTTF / (MTTF + MTTR) = uptime / (uptime + downtime)
+
+Example:
+  pgbaton availability --window 90d";
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArguments {
+    /// Only so many entries, the newest
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AvailabilityArguments {
+    /// Until now from so long ago: 12h, 30d, "1month 3d"
+    #[arg(long, value_name = "TIME", default_value = history::WINDOW, value_parser = window)]
+    window: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// As it was typed, if it means something.
+fn window(text: &str) -> Result<String, String> {
+    history::parse_window(text).map(|_| text.to_owned())
+}
+
+pub(super) fn history(HistoryArguments { limit, asking }: HistoryArguments) -> Outcome {
+    let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;
+    if asking.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let Entries { entries } = serde_json::from_str(&answer)?;
+    let table = history::table(&entries);
+    let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
+    print_aligned(std::iter::once(table.columns.iter().map(ToString::to_string).collect()).chain(rows).collect());
+    Ok(())
+}
+
+pub(super) fn availability(AvailabilityArguments { window, asking }: AvailabilityArguments) -> Outcome {
+    let answer = ask(&asking.admin, "/availability", &[("window", &window)])?;
+    if asking.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let availability: Availability = serde_json::from_str(&answer)?;
+    print_aligned(availability.rows().into_iter().map(Vec::from).collect());
+    Ok(())
+}
