@@ -117,7 +117,8 @@ impl Runner {
     fn bare(&self, mut command: Command) -> Command {
         command.current_dir(&self.working_directory).process_group(0).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("PG")) {
+            // How a server's processes are weighed when memory runs out is for whoever runs the agent to say (systemd's unit does).
+            if name.to_str().is_some_and(|name| name.starts_with("PG") && !name.starts_with("PG_OOM_ADJUST_")) {
                 command.env_remove(name);
             }
         }
