@@ -160,7 +160,8 @@ fn a_session_that_wrote_and_reads_gets_on_after_a_cancel_on_the_replica() {
         client.value("SHOW pgbaton.route").starts_with("replica")
     });
     client.send(&Batch::new().query("SELECT count(*) FROM generate_series(1, 1000000000)").0).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let runs = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series%'";
+    wait_until(DEADLINE, "it runs at the replica", || ground.cluster.node("n2").unwrap().sql(runs).unwrap() == "1");
     client.cancel().unwrap();
     assert_eq!(client.until(b"Z").unwrap().code(), "57014");
     client.run("INSERT INTO written (what) VALUES ('after')");
