@@ -10,14 +10,17 @@ mod list;
 mod orders;
 mod past;
 mod printing;
+mod progress;
 mod serving;
 mod setup;
+mod shell;
+mod watching;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use asking::{Asking, ask};
+use asking::{Asking, Failed, ask};
 use printing::aligned;
 
 /// What a verb comes to: nothing more to say, or why it was refused.
@@ -81,7 +84,7 @@ enum Verb {
     Availability(past::AvailabilityArguments),
     /// Bring the schema `pgbaton` to the primary, as the control user
     #[command(after_help = setup::MIGRATE_HELP)]
-    Migrate(serving::ConfigFile),
+    Migrate(setup::Told),
     /// Exchange the primary as planned: nothing is lost, clients wait for a moment
     #[command(after_help = orders::SWITCHOVER_HELP)]
     Switchover(orders::SwitchoverArguments),
@@ -96,27 +99,77 @@ enum Verb {
     Maintenance(orders::MaintenanceArguments),
     /// Make a node a standby of the primary again, by its agent: as it is, by pg_rewind, or by a copy of everything
     #[command(after_help = orders::REJOIN_HELP)]
-    Rejoin(orders::NodeArguments),
+    Rejoin(orders::RepairArguments),
     /// The same, by a copy of everything
-    Rebuild(orders::NodeArguments),
+    Rebuild(orders::RepairArguments),
     /// Restart a node's server, by its agent
     #[command(after_help = orders::RESTART_HELP)]
     Restart(orders::NodeArguments),
     /// Look at configuration
     #[command(subcommand)]
     Config(setup::ConfigVerb),
+    /// Print a script that completes what is typed, for a shell
+    #[command(after_help = shell::COMPLETIONS_HELP)]
+    Completions(shell::CompletionArguments),
+    /// Print a page for `man`
+    #[command(after_help = shell::MAN_HELP)]
+    Man(shell::ManArguments),
+}
+
+impl Verb {
+    /// Whether whoever typed it reads JSON, also when it is refused. `config check` has its own.
+    fn wants_json(&self) -> bool {
+        match self {
+            Verb::List(its) => its.asking.json,
+            Verb::Explain(its) => its.asking.json,
+            Verb::History(its) => its.asking.json,
+            Verb::Availability(its) => its.asking.json,
+            Verb::Pause(asking) | Verb::Resume(asking) => asking.json,
+            Verb::Maintenance(its) => its.asking.json,
+            Verb::Switchover(its) => its.ordering.asking.json,
+            Verb::Failover(its) => its.ordering.asking.json,
+            Verb::Restart(its) => its.ordering.asking.json,
+            Verb::Rejoin(its) | Verb::Rebuild(its) => its.ordering.asking.json,
+            Verb::Migrate(its) => its.json,
+            _ => false,
+        }
+    }
 }
 
 /// Reads the arguments of this process and does what they say.
 pub fn run() -> ExitCode {
     // clap prints its own message and exits with 2 for usage, 0 for --help and --version.
-    match execute(CommandLine::parse().verb) {
+    let verb = CommandLine::parse().verb;
+    let wants_json = verb.wants_json();
+    match execute(verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
+            if wants_json {
+                println!("{}", told(&*reason));
+            }
             eprintln!("pgbaton: {reason}");
             ExitCode::from(1)
         }
     }
+}
+
+/// A refusal as the endpoint would say it.
+fn told(reason: &(dyn std::error::Error + 'static)) -> serde_json::Value {
+    let (code, message, hint) = match reason.downcast_ref::<Failed>() {
+        Some(Failed { code, message, hint }) => (&**code, message.clone(), &**hint),
+        None => ("failed", reason.to_string(), ""),
+    };
+    serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } })
+}
+
+/// The text of `docs/cli.md`, for the test that prints it.
+pub fn reference() -> String {
+    shell::reference(CommandLine::command())
+}
+
+/// Every verb there is, for the test that has to know them all.
+pub fn verbs() -> Vec<String> {
+    CommandLine::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
 }
 
 fn execute(verb: Verb) -> Outcome {
@@ -134,17 +187,18 @@ fn execute(verb: Verb) -> Outcome {
         Verb::Pause(asking) => orders::pause(&asking),
         Verb::Resume(asking) => orders::resume(&asking),
         Verb::Maintenance(arguments) => orders::maintenance(arguments),
-        Verb::Rejoin(arguments) => orders::node(arguments, "rejoin"),
-        Verb::Rebuild(arguments) => orders::node(arguments, "rebuild"),
-        Verb::Restart(arguments) => orders::node(arguments, "restart"),
+        Verb::Rejoin(arguments) => orders::repair(arguments, "rejoin"),
+        Verb::Rebuild(arguments) => orders::repair(arguments, "rebuild"),
+        Verb::Restart(arguments) => orders::restart(arguments),
         Verb::Config(verb) => setup::config(verb),
+        Verb::Completions(arguments) => shell::completions(arguments, CommandLine::command()),
+        Verb::Man(arguments) => shell::man(arguments, CommandLine::command()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

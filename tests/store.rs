@@ -61,6 +61,7 @@ fn note(epoch: u64, closed_at: u64, opened_at: u64) -> HistoryEntry {
         lost_commits_at_most: None,
         closed_at,
         opened_at,
+        by: None,
     })
 }
 

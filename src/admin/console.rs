@@ -10,12 +10,13 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::CommandComplete;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::asked::{self, Who};
 use super::history::{self, History};
 use super::orders::{Orders, Reload};
 use super::tables::{self, Table};
 use crate::cluster;
 use crate::net::Stream;
-use crate::session::clients::{Arrival, Wish};
+use crate::session::clients::{Arrival, Client, Wish};
 use crate::session::hypothetical::Unexplained;
 use crate::session::login;
 use crate::session::machine::plan::explain_route;
@@ -71,7 +72,7 @@ enum Command {
     Order(&'static str, cluster::Command),
 }
 
-const HELP: [(&str, &str); 22] = [
+pub const HELP: [(&str, &str); 22] = [
     ("SHOW NODES", "the nodes, their roles, how they were last seen, and whether they may serve reads"),
     ("SHOW LAG", "how far each replica is behind, and what it serves"),
     ("SHOW POOLS", "server connections for each node, database and user"),
@@ -238,7 +239,7 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
         if me.client.wish() == Wish::None { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
     });
     tokio::select! {
-        _ = converse(&mut stream, unread, out, right, &me.client.user, console) => {}
+        _ = converse(&mut stream, unread, out, right, &me.client, console) => {}
         () = killed => {}
     }
 }
@@ -248,7 +249,7 @@ async fn converse(
     mut input: Vec<u8>,
     mut out: Vec<u8>,
     right: Right,
-    user: &str,
+    client: &Client,
     console: &Console,
 ) -> std::io::Result<()> {
     let mut skipping = false;
@@ -279,7 +280,7 @@ async fn converse(
         match head.tag {
             b'Q' => {
                 let text = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned();
-                answer(&text, right, user, console, &mut out).await;
+                answer(&text, right, client, console, &mut out).await;
                 message::ready_for_query(&mut out, b'I');
             }
             b'X' => return Ok(()),
@@ -298,16 +299,18 @@ async fn converse(
     }
 }
 
-async fn answer(text: &str, right: Right, user: &str, console: &Console, out: &mut Vec<u8>) {
+async fn answer(text: &str, right: Right, client: &Client, console: &Console, out: &mut Vec<u8>) {
     if text.trim().trim_end_matches(';').is_empty() {
         message::raw(out, b'I', &[]);
         return;
     }
     let result = match Command::parse(text) {
         Ok(command) if command.needs() == Right::Act && right != Right::Act => {
+            let who = Who::console(&client.user, &client.peer);
+            asked::refused(&who, text.trim(), "without the role pgbaton_admin");
             Err(Problem::new("42501", "permission denied").hint("This command needs the role pgbaton_admin."))
         }
-        Ok(command) => run(&command, user, console).await,
+        Ok(command) => run(&command, client, console).await,
         Err(problem) => Err(problem),
     };
     match result {
@@ -316,8 +319,9 @@ async fn answer(text: &str, right: Right, user: &str, console: &Console, out: &m
     }
 }
 
-async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, Problem> {
+async fn run(command: &Command, client: &Client, console: &Console) -> Result<Table, Problem> {
     let shared = &console.shared;
+    let who = || Who::console(&client.user, &client.peer);
     Ok(match command {
         Command::Nodes => tables::nodes(shared, &(console.believed)()),
         Command::Lag => tables::lag(shared),
@@ -339,7 +343,7 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
             Table::shown(&["command", "about"], rows.collect())
         }
         Command::ExplainRoute(database, sql) => {
-            let explained = shared.explain(database.as_deref(), Some(user), sql).await;
+            let explained = shared.explain(database.as_deref(), Some(&client.user), sql).await;
             let explained = explained.map_err(|reason| {
                 let sqlstate = if let Unexplained::Several(_) = reason { "42601" } else { "3D000" };
                 let hint = match reason {
@@ -350,14 +354,13 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
             })?;
             tables::explanation(&explained)
         }
-        Command::Reload => match (console.reload)().await {
+        Command::Reload => match asked::reload(&console.reload, who()).await {
             Ok(report) => Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() },
             Err(error) => return Err(Problem::new("F0000", error)),
         },
         Command::Order(tag, order) => {
-            tracing::info!(user, ?order, "ordered in the console");
             // object_not_in_prerequisite_state: it was understood, and cannot be done as things are.
-            let done = (console.orders)(order.clone()).await;
+            let done = asked::carry_out(&console.orders, who(), order.clone()).await;
             let done =
                 done.map_err(|reason| Problem::new("55000", reason).hint("SHOW NODES has the state of things."))?;
             Table { columns: &["done"], rows: vec![vec![Some(done)]], tag: (*tag).into() }
@@ -365,6 +368,7 @@ async fn run(command: &Command, user: &str, console: &Console) -> Result<Table, 
         Command::Kill(id) => match shared.clients.all().into_iter().find(|client| client.id == *id) {
             Some(client) => {
                 client.ask(Wish::Kill);
+                tracing::info!(by = %who(), order = format!("kill {id}"), outcome = "done", "an order");
                 Table::done("KILL")
             }
             None => {

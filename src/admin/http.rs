@@ -1,14 +1,15 @@
 //! The HTTP endpoint on `admin.listen`: health for load balancers, metrics for monitoring, and answers for `pgbaton`'s verbs.
 //!
 //! What reads is open to whoever can connect; what acts (any method but GET and HEAD) has to show the token, if there is
-//! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`].
+//! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`],
+//! and in `openapi` what it takes and answers, without which a test is red.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -16,9 +17,9 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::history::{self, Entries, History};
-use super::metrics;
 use super::orders::{Orders, Reload};
 use super::picture::Cluster;
+use super::{balancers, guard, metrics, openapi};
 use crate::auth::Secret;
 use crate::cluster::{self, Availability};
 use crate::net::endpoint;
@@ -56,10 +57,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/explain", get(explain))
         .route("/history", get(past))
         .route("/availability", get(availability))
+        .route("/openapi.json", get(openapi::answer))
+        .merge(balancers::routes())
         .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
-        .layer(middleware::from_fn_with_state(api.clone(), check_token))
+        .layer(middleware::from_fn_with_state(api.clone(), guard::check))
         .with_state(api)
 }
 
@@ -73,21 +76,8 @@ impl From<Unexplained> for Refused {
     }
 }
 
-async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Refused> {
-    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !only_reads
-        && let Some(token) = &api.token
-        && !endpoint::shows(request.headers(), token.reveal().as_bytes())
-    {
-        let hint = "Send it as Authorization: Bearer …; pgbaton's own commands take it from PGBATON_TOKEN.";
-        return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_required", "this needs the token of [admin]", hint));
-    }
-    Ok(next.run(request).await)
-}
-
 async fn unknown() -> Refused {
-    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability; to POST to: /pause, \
-                /resume, /switchover, /failover, /reload, /nodes/ID/maintenance, /nodes/ID/rejoin, /nodes/ID/rebuild, /nodes/ID/restart.";
+    let hint = "/openapi.json has every path, what it takes and what it answers.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 

@@ -6,19 +6,23 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::{StatusCode, header};
 use axum::routing::post;
 use axum::{Json, Router};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::asked::{self, Who};
+use super::balancers::unknown_node;
 use super::http::{Api, Refused};
 use crate::cluster::Command;
 use crate::types::NodeId;
 
-/// Gives an order, and tells what came of it: what was done, or why not.
-pub type Orders = Arc<dyn Fn(Command) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
+/// Gives an order of somebody's, and tells what came of it: what was done, or why not.
+pub type Orders =
+    Arc<dyn Fn(Command, String) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 /// Reads the configuration file again: what was applied and what waits for a restart, or why nothing was.
 pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
@@ -48,6 +52,11 @@ pub struct Maintenance {
     pub on: bool,
 }
 
+/// The body of an order that says everything in its path.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 /// What was done.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Done {
@@ -67,23 +76,31 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/nodes/{id}/restart", post(restart))
 }
 
-async fn order(api: &Api, command: Command) -> Result<Json<Done>, Refused> {
-    tracing::info!(?command, "ordered by the admin endpoint");
-    match (api.orders)(command).await {
-        Ok(done) => Ok(Json(Done { done })),
-        Err(reason) => {
-            Err(Refused::new(StatusCode::CONFLICT, "refused", reason, "See /cluster for the state of things."))
+/// The body of an order. Also one that says nothing has to show that it is no form of a page's.
+struct Said<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Said<T>, Refused> {
+        let kind = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+        if !kind.is_some_and(is_json) {
+            return Err(bad(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an order is sent as JSON".into()));
         }
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|error| bad(error.status(), error.body_text()))?;
+        let text = if body.is_empty() { b"{}" } else { &body[..] };
+        serde_json::from_slice(text).map(Said).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => bad(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            _ => bad(StatusCode::BAD_REQUEST, format!("that is no JSON: {error}")),
+        })
     }
 }
 
-/// Orders without a body have to show that they are no form, too.
-fn check_kind(headers: &HeaderMap) -> Result<(), Refused> {
-    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-    match kind.is_some_and(|kind| kind.starts_with(b"application/json")) {
-        true => Ok(()),
-        false => Err(bad(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an order is sent as JSON".into())),
-    }
+/// `application/json`, perhaps with parameters.
+fn is_json(kind: &[u8]) -> bool {
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.eq_ignore_ascii_case(b"application/json")
 }
 
 fn bad(status: StatusCode, message: String) -> Refused {
@@ -95,84 +112,75 @@ fn bad(status: StatusCode, message: String) -> Refused {
     )
 }
 
-fn body<T>(given: Result<Json<T>, JsonRejection>) -> Result<T, Refused> {
-    given.map(|Json(body)| body).map_err(|error| bad(error.status(), error.body_text()))
+async fn order(api: &Api, who: Who, command: Command) -> Result<Json<Done>, Refused> {
+    if let Some(node) = node_of(&command) {
+        let topology = api.shared.topology.borrow().clone();
+        if !topology.present().any(|(_, view)| view.address.id == *node) {
+            return Err(unknown_node(&node.0));
+        }
+    }
+    match asked::carry_out(&api.orders, who, command).await {
+        Ok(done) => Ok(Json(Done { done })),
+        Err(reason) => {
+            Err(Refused::new(StatusCode::CONFLICT, "refused", reason, "See /cluster for the state of things."))
+        }
+    }
 }
 
-async fn pause(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
-    check_kind(&headers)?;
-    order(&api, Command::Pause).await
+/// The node that an order names.
+fn node_of(command: &Command) -> Option<&NodeId> {
+    match command {
+        Command::Pause | Command::Resume => None,
+        Command::Switchover { to } => to.as_ref(),
+        Command::Failover { to: node, .. }
+        | Command::Maintenance { node, .. }
+        | Command::Rejoin { node, .. }
+        | Command::Restart { node } => Some(node),
+    }
 }
 
-async fn resume(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
-    check_kind(&headers)?;
-    order(&api, Command::Resume).await
+type Answer = Result<Json<Done>, Refused>;
+
+async fn pause(State(api): State<Arc<Api>>, who: Who, _: Said<Nothing>) -> Answer {
+    order(&api, who, Command::Pause).await
 }
 
-async fn switchover(
-    State(api): State<Arc<Api>>,
-    wanted: Result<Json<Switchover>, JsonRejection>,
-) -> Result<Json<Done>, Refused> {
-    let Switchover { to } = body(wanted)?;
-    order(&api, Command::Switchover { to: to.as_deref().map(NodeId::from) }).await
+async fn resume(State(api): State<Arc<Api>>, who: Who, _: Said<Nothing>) -> Answer {
+    order(&api, who, Command::Resume).await
 }
 
-async fn reload(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Done>, Refused> {
-    check_kind(&headers)?;
-    tracing::info!("a reload was ordered by the admin endpoint");
+async fn switchover(State(api): State<Arc<Api>>, who: Who, Said(Switchover { to }): Said<Switchover>) -> Answer {
+    order(&api, who, Command::Switchover { to: to.as_deref().map(NodeId::from) }).await
+}
+
+async fn failover(State(api): State<Arc<Api>>, who: Who, Said(wanted): Said<Failover>) -> Answer {
+    let Failover { to, allow_data_loss } = wanted;
+    order(&api, who, Command::Failover { to: NodeId::from(&*to), allow_data_loss }).await
+}
+
+async fn reload(State(api): State<Arc<Api>>, who: Who, _: Said<Nothing>) -> Answer {
     let hint = "Nothing was changed. pgbaton config check -c FILE says what is wrong with a file.";
     let refused = |reason| Refused::new(StatusCode::CONFLICT, "refused", reason, hint);
-    (api.reload)().await.map(|done| Json(Done { done })).map_err(refused)
-}
-
-async fn failover(
-    State(api): State<Arc<Api>>,
-    wanted: Result<Json<Failover>, JsonRejection>,
-) -> Result<Json<Done>, Refused> {
-    let Failover { to, allow_data_loss } = body(wanted)?;
-    order(&api, Command::Failover { to: NodeId::from(&*to), allow_data_loss }).await
+    asked::reload(&api.reload, who).await.map(|done| Json(Done { done })).map_err(refused)
 }
 
 async fn maintenance(
     State(api): State<Arc<Api>>,
     Path(node): Path<String>,
-    wanted: Result<Json<Maintenance>, JsonRejection>,
-) -> Result<Json<Done>, Refused> {
-    let Maintenance { on } = body(wanted)?;
-    order(&api, Command::Maintenance { node: NodeId::from(&*node), on }).await
+    who: Who,
+    Said(Maintenance { on }): Said<Maintenance>,
+) -> Answer {
+    order(&api, who, Command::Maintenance { node: NodeId::from(&*node), on }).await
 }
 
-/// An order that says everything in its path.
-async fn order_node(
-    api: &Api,
-    headers: &HeaderMap,
-    node: &str,
-    command: impl FnOnce(NodeId) -> Command,
-) -> Result<Json<Done>, Refused> {
-    check_kind(headers)?;
-    order(api, command(NodeId::from(node))).await
+async fn rejoin(State(api): State<Arc<Api>>, Path(node): Path<String>, who: Who, _: Said<Nothing>) -> Answer {
+    order(&api, who, Command::Rejoin { node: NodeId::from(&*node), rebuild: false }).await
 }
 
-async fn rejoin(
-    State(api): State<Arc<Api>>,
-    Path(node): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<Done>, Refused> {
-    order_node(&api, &headers, &node, |node| Command::Rejoin { node, rebuild: false }).await
+async fn rebuild(State(api): State<Arc<Api>>, Path(node): Path<String>, who: Who, _: Said<Nothing>) -> Answer {
+    order(&api, who, Command::Rejoin { node: NodeId::from(&*node), rebuild: true }).await
 }
 
-async fn rebuild(
-    State(api): State<Arc<Api>>,
-    Path(node): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<Done>, Refused> {
-    order_node(&api, &headers, &node, |node| Command::Rejoin { node, rebuild: true }).await
-}
-
-async fn restart(
-    State(api): State<Arc<Api>>,
-    Path(node): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<Done>, Refused> {
-    order_node(&api, &headers, &node, |node| Command::Restart { node }).await
+async fn restart(State(api): State<Arc<Api>>, Path(node): Path<String>, who: Who, _: Said<Nothing>) -> Answer {
+    order(&api, who, Command::Restart { node: NodeId::from(&*node) }).await
 }

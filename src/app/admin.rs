@@ -61,9 +61,9 @@ pub fn reload(whole: Arc<OnceLock<Weak<Running>>>) -> Reload {
 }
 
 pub fn orders(cluster: driver::Handle) -> Orders {
-    Arc::new(move |command| {
+    Arc::new(move |command, by| {
         let cluster = cluster.clone();
-        Box::pin(async move { cluster.order(command).await })
+        Box::pin(async move { cluster.order(command, by).await })
     })
 }
 

@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::admin::asked::{self, Who};
 use crate::admin::console::Console;
 use crate::admin::history::History;
 use crate::admin::picture::Cluster;
@@ -452,16 +453,18 @@ pub fn serve(config: Config, config_path: PathBuf, level: Option<LevelHandle>) -
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        loop {
+        let asked = loop {
             tokio::select! {
                 _ = hangup.recv() => {
-                    // Reported in the log.
-                    let _ = running.reload().await;
+                    let reload = admin::reload(Arc::new(OnceLock::from(Arc::downgrade(&running))));
+                    // Said in the log.
+                    let _ = asked::reload(&reload, Who::signal("SIGHUP")).await;
                 }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break Who::signal("SIGTERM"),
+                _ = interrupt.recv() => break Who::signal("SIGINT"),
             }
-        }
+        };
+        tracing::info!(by = %asked, order = "stop", outcome = "begun", "an order");
         tracing::info!(
             "stopping: no new clients; open transactions may end for {} s",
             running.current_drain(limit).as_secs()

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::printing::print_aligned;
-use super::{Asking, Outcome, ask};
+use super::asking::read;
+use super::{Asking, Outcome, aligned, ask};
 use crate::session::explain::Explanation;
 
 pub(super) const EXPLAIN_HELP: &str = "\
@@ -25,7 +25,7 @@ pub(super) struct ExplainArguments {
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
 
 pub(super) fn explain(arguments: ExplainArguments) -> Outcome {
@@ -38,7 +38,7 @@ pub(super) fn explain(arguments: ExplainArguments) -> Outcome {
         println!("{answer}");
         return Ok(());
     }
-    let explanation: Explanation = serde_json::from_str(&answer)?;
-    print_aligned(explanation.rows().into_iter().map(Vec::from).collect());
+    let explanation: Explanation = read(&asking.admin, &answer)?;
+    print!("{}", aligned(&explanation.rows().into_iter().map(Vec::from).collect::<Vec<_>>()));
     Ok(())
 }

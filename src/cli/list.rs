@@ -1,25 +1,18 @@
 //! `pgbaton list`: the cluster on one screen, once or again and again.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
-use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::{Asking, Outcome, aligned, ask};
+use super::asking::read;
+use super::printing::{Colour, Paint};
+use super::{Asking, Outcome, aligned, ask, watching};
 use crate::admin::picture::{Cluster, Node};
-use crate::admin::tables::utc;
 use crate::route::eligible::{Size, Time};
 use crate::types::Millis;
 
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_secs(1);
-
 /// How it is said of a node that it serves no reads because nobody reaches it.
 const SILENT: &str = "does not answer";
-
-/// Begins at the top left corner of a terminal, and wipes what is below.
-const CLEAR: &str = "\x1b[H\x1b[J";
 
 pub(super) const LIST_HELP: &str = "\
 Columns: lag is what a replica has not replayed yet, in bytes and in time; reads: whether it may serve any, else the last column
@@ -35,43 +28,20 @@ pub(super) struct ListArguments {
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
 
-/// Shows it once; `watch`: until Ctrl-C, also while pgbaton cannot be reached.
 pub(super) fn list(ListArguments { watch, asking }: ListArguments) -> Outcome {
-    if !watch {
-        print!("{}", look(&asking)?);
-        return Ok(());
-    }
-    let mut out = std::io::stdout().lock();
-    let clears = out.is_terminal() && !asking.json;
-    loop {
-        let shown = look(&asking).unwrap_or_else(|error| match asking.json {
-            true => format!("{}\n", serde_json::json!({ "error": { "message": error.to_string() } })),
-            false => format!("{error}\n"),
-        });
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let written = match (clears, asking.json) {
-            (true, _) => write!(out, "{CLEAR}{}, Ctrl-C ends\n\n{shown}", utc(now)),
-            (false, true) => write!(out, "{shown}"),
-            (false, false) => write!(out, "{}\n{shown}\n", utc(now)),
-        };
-        // Whoever reads may have seen enough.
-        if written.and_then(|()| out.flush()).is_err() {
-            return Ok(());
-        }
-        std::thread::sleep(INTERVAL);
-    }
+    watching::show(&asking, watch, || look(&asking))
 }
 
 fn look(asking: &Asking) -> Result<String, Box<dyn std::error::Error>> {
     let answer = ask(&asking.admin, "/cluster", &[])?;
-    Ok(if asking.json { answer + "\n" } else { screen(&serde_json::from_str(&answer)?) })
+    Ok(if asking.json { answer + "\n" } else { screen(&read(&asking.admin, &answer)?, Paint::of_stdout()) })
 }
 
 /// The cluster in a line, what is amiss with it, and a row for each node.
-fn screen(cluster: &Cluster) -> String {
+fn screen(cluster: &Cluster, paint: Paint) -> String {
     let Cluster { name, epoch, phase, primary, durability, voters, acks, paused, reason, nodes, .. } = cluster;
     let mut text = format!("cluster {name}");
     match (epoch, phase) {
@@ -82,25 +52,28 @@ fn screen(cluster: &Cluster) -> String {
     }
     let _ = match primary {
         Some(primary) => write!(text, "   primary {primary}"),
-        None => write!(text, "   NO PRIMARY"),
+        None => write!(text, "   {}", paint.paint("NO PRIMARY", Colour::Red)),
     };
     let _ = match (&**durability, voters.is_empty()) {
         ("quorum", true) => write!(text, "   quorum, without voters: nothing but the primary's disk"),
         ("quorum", false) => write!(text, "   quorum, {acks} of {}", voters.join(", ")),
         (other, _) => write!(text, "   {other}"),
     };
-    text.push_str(if *paused { "   PAUSED\n" } else { "\n" });
+    if *paused {
+        let _ = write!(text, "   {}", paint.paint("PAUSED", Colour::Yellow));
+    }
+    text.push('\n');
     if !reason.is_empty() {
         let _ = writeln!(text, "{reason}");
     }
     text.push('\n');
     let head = ["node", "role", "state", "timeline", "lsn", "lag", "reads", "agent", ""];
-    let rows = std::iter::once(head.map(str::to_owned).to_vec()).chain(nodes.iter().map(row));
+    let rows = std::iter::once(head.map(str::to_owned).to_vec()).chain(nodes.iter().map(|node| row(node, paint)));
     text.push_str(&aligned(&rows.collect::<Vec<_>>()));
     text
 }
 
-fn row(node: &Node) -> Vec<String> {
+fn row(node: &Node, paint: Paint) -> Vec<String> {
     let is_primary = node.role == "primary";
     let lag = match (node.lag_bytes, node.lag_ms) {
         _ if is_primary => String::new(),
@@ -128,7 +101,7 @@ fn row(node: &Node) -> Vec<String> {
     vec![
         node.id.clone(),
         node.role.to_string(),
-        node.state.to_string(),
+        paint.paint(&node.state, colour(&node.state)),
         node.timeline.to_string(),
         node.lsn.clone(),
         lag,
@@ -137,6 +110,14 @@ fn row(node: &Node) -> Vec<String> {
         // What a program said may have several lines.
         notes.join("; ").replace('\n', " "),
     ]
+}
+
+fn colour(state: &str) -> Colour {
+    match state {
+        "running" => Colour::Green,
+        "down" => Colour::Red,
+        _ => Colour::Yellow,
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +137,7 @@ mod tests {
             {"id":"n3","host":"h","port":3,"role":"replica","state":"running","timeline":2,"lsn":"0/3FFFF00",
              "lag_bytes":1572864,"lag_ms":2300,"eligible":true,"reason":"",
              "agent":{"state":"silent","step":"","trouble":"connection\nrefused","epoch":null}}]}"#;
-        let shown = screen(&serde_json::from_str(answer).unwrap());
+        let shown = screen(&serde_json::from_str(answer).unwrap(), Paint::none());
         let expected = "\
 cluster demo   epoch 3   stable   primary n2   quorum, 1 of n3   PAUSED
 n1 is not a voter

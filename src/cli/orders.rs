@@ -1,11 +1,24 @@
 //! The verbs that order something: `switchover`, `failover`, `pause`, `resume`, `maintenance`, `rejoin`, `rebuild`, `restart`.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 
-use super::asking::order;
-use super::{Asking, Outcome};
-use crate::admin::orders::{Failover, Maintenance, Switchover};
+use super::Outcome;
+use super::asking::{Asking, Failed, Ordering, ask, give, order, read, say};
+use super::progress::Progress;
+use crate::admin::history::Entries;
+use crate::admin::orders::{Done, Failover, Maintenance, Nothing, Switchover};
+use crate::admin::picture::Cluster;
+use crate::cluster::history::spell;
+use crate::cluster::{HistoryEntry, RepairNote};
 use crate::config::is_label;
+
+/// How long `--wait` waits: longer than any copy takes.
+const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// While it waits.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 pub(super) const SWITCHOVER_HELP: &str = "\
 It is refused, with the reason and before anything is touched, if no node can take over without loss. Transactions that are open may
@@ -36,7 +49,18 @@ pub(super) struct NodeArguments {
     #[arg(value_name = "NODE", value_parser = node_name)]
     node: String,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) ordering: Ordering,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RepairArguments {
+    #[arg(value_name = "NODE", value_parser = node_name)]
+    node: String,
+    /// Until the node streams from the primary again
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    pub(super) ordering: Ordering,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +69,7 @@ pub(super) struct SwitchoverArguments {
     #[arg(long, value_name = "NODE", value_parser = node_name)]
     to: Option<String>,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) ordering: Ordering,
 }
 
 #[derive(Debug, Args)]
@@ -57,7 +81,7 @@ pub(super) struct FailoverArguments {
     #[arg(long)]
     allow_data_loss: bool,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) ordering: Ordering,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +91,7 @@ pub(super) struct MaintenanceArguments {
     #[arg(value_name = "on|off", value_parser = ["on", "off"])]
     state: String,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
 
 /// A node's name, as far as one can be told from the outside.
@@ -78,27 +102,82 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn switchover(SwitchoverArguments { to, asking }: SwitchoverArguments) -> Outcome {
-    order(&asking, "/switchover", &Switchover { to })
+pub(super) fn switchover(SwitchoverArguments { to, ordering }: SwitchoverArguments) -> Outcome {
+    order_patiently(&ordering, "/switchover", &Switchover { to })
 }
 
-pub(super) fn failover(FailoverArguments { to, allow_data_loss, asking }: FailoverArguments) -> Outcome {
-    order(&asking, "/failover", &Failover { to, allow_data_loss })
+pub(super) fn failover(FailoverArguments { to, allow_data_loss, ordering }: FailoverArguments) -> Outcome {
+    order_patiently(&ordering, "/failover", &Failover { to, allow_data_loss })
 }
 
 pub(super) fn pause(asking: &Asking) -> Outcome {
-    order(asking, "/pause", &serde_json::json!({}))
+    order(asking, "/pause", &Nothing {})
 }
 
 pub(super) fn resume(asking: &Asking) -> Outcome {
-    order(asking, "/resume", &serde_json::json!({}))
+    order(asking, "/resume", &Nothing {})
 }
 
 pub(super) fn maintenance(MaintenanceArguments { node, state, asking }: MaintenanceArguments) -> Outcome {
     order(&asking, &format!("/nodes/{node}/maintenance"), &Maintenance { on: state == "on" })
 }
 
-/// `what`: rejoin, rebuild or restart.
-pub(super) fn node(NodeArguments { node, asking }: NodeArguments, what: &str) -> Outcome {
-    order(&asking, &format!("/nodes/{node}/{what}"), &serde_json::json!({}))
+pub(super) fn restart(NodeArguments { node, ordering }: NodeArguments) -> Outcome {
+    order_patiently(&ordering, &format!("/nodes/{node}/restart"), &Nothing {})
+}
+
+/// `what`: rejoin or rebuild.
+pub(super) fn repair(RepairArguments { node, wait, ordering }: RepairArguments, what: &str) -> Outcome {
+    let path = format!("/nodes/{node}/{what}");
+    if !wait {
+        return order_patiently(&ordering, &path, &Nothing {});
+    }
+    let asking = &ordering.asking;
+    let before = last_repair(asking, &node)?.map_or(0, |note| note.ended_at);
+    give(asking, ordering.quiet, &path, &Nothing {})?;
+    let done = wait_for_repair(&ordering, &node, before)?;
+    say(asking, &serde_json::to_string(&Done { done })?)
+}
+
+fn order_patiently(ordering: &Ordering, path: &str, body: &impl serde::Serialize) -> Outcome {
+    say(&ordering.asking, &give(&ordering.asking, ordering.quiet, path, body)?)
+}
+
+/// What the history says last of this node's repairs.
+fn last_repair(asking: &Asking, node: &str) -> Result<Option<RepairNote>, Box<dyn std::error::Error>> {
+    let answer = ask(&asking.admin, "/history", &[])?;
+    let Entries { entries } = read(&asking.admin, &answer)?;
+    let of_node = |entry| match entry {
+        HistoryEntry::Repair(note) if *note.node.0 == *node => Some(note),
+        _ => None,
+    };
+    Ok(entries.into_iter().rev().find_map(of_node))
+}
+
+/// Until the history has what came of it, and the node runs as a standby; what to say then. `before`: when the last repair ended.
+fn wait_for_repair(ordering: &Ordering, node: &str, before: u64) -> Result<String, Box<dyn std::error::Error>> {
+    let asking = &ordering.asking;
+    let progress = Progress::new(&asking.admin, ordering.quiet);
+    let deadline = Instant::now() + LONGEST_WAIT;
+    while Instant::now() < deadline {
+        let cluster: Cluster = read(&asking.admin, &ask(&asking.admin, "/cluster", &[])?)?;
+        progress.show(&cluster);
+        let note = last_repair(asking, node)?.filter(|note| note.ended_at > before);
+        if let Some(failure) = note.as_ref().map(|note| &note.failure).filter(|failure| !failure.is_empty()) {
+            progress.wipe();
+            let message = format!("{node} could not be made a standby: {failure}");
+            return Err(Failed::new("failed", message, "It is tried again; `pgbaton list` shows how far it is.").into());
+        }
+        let is_back =
+            cluster.nodes.iter().any(|seen| seen.id == node && seen.role == "replica" && seen.state == "running");
+        if let Some(note) = note.filter(|_| is_back) {
+            progress.wipe();
+            let took = spell(note.ended_at.saturating_sub(note.began_at));
+            return Ok(format!("{node} is a standby of {} again ({}, {took})", note.primary, note.repair));
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    progress.wipe();
+    Err(Failed::new("late", format!("{node} is not back yet"), "It goes on; `pgbaton list` shows how far it is.")
+        .into())
 }

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::printing::print_aligned;
-use super::{Asking, Outcome, ask};
+use super::asking::read;
+use super::{Asking, Outcome, aligned, ask, watching};
 use crate::admin::history::{self, Entries};
 use crate::cluster::Availability;
 
@@ -29,8 +29,11 @@ pub(super) struct HistoryArguments {
     /// Only so many entries, the newest
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -38,8 +41,11 @@ pub(super) struct AvailabilityArguments {
     /// Until now from so long ago: 12h, 30d, "1month 3d"
     #[arg(long, value_name = "TIME", default_value = history::WINDOW, value_parser = window)]
     window: String,
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
-    asking: Asking,
+    pub(super) asking: Asking,
 }
 
 /// As it was typed, if it means something.
@@ -47,26 +53,27 @@ fn window(text: &str) -> Result<String, String> {
     history::parse_window(text).map(|_| text.to_owned())
 }
 
-pub(super) fn history(HistoryArguments { limit, asking }: HistoryArguments) -> Outcome {
-    let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;
-    if asking.json {
-        println!("{answer}");
-        return Ok(());
-    }
-    let Entries { entries } = serde_json::from_str(&answer)?;
-    let table = history::table(&entries);
-    let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
-    print_aligned(std::iter::once(table.columns.iter().map(ToString::to_string).collect()).chain(rows).collect());
-    Ok(())
+pub(super) fn history(HistoryArguments { limit, watch, asking }: HistoryArguments) -> Outcome {
+    watching::show(&asking, watch, || {
+        let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;
+        if asking.json {
+            return Ok(answer + "\n");
+        }
+        let Entries { entries } = read(&asking.admin, &answer)?;
+        let table = history::table(&entries);
+        let head = table.columns.iter().map(ToString::to_string).collect();
+        let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
+        Ok(aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
+    })
 }
 
-pub(super) fn availability(AvailabilityArguments { window, asking }: AvailabilityArguments) -> Outcome {
-    let answer = ask(&asking.admin, "/availability", &[("window", &window)])?;
-    if asking.json {
-        println!("{answer}");
-        return Ok(());
-    }
-    let availability: Availability = serde_json::from_str(&answer)?;
-    print_aligned(availability.rows().into_iter().map(Vec::from).collect());
-    Ok(())
+pub(super) fn availability(AvailabilityArguments { window, watch, asking }: AvailabilityArguments) -> Outcome {
+    watching::show(&asking, watch, || {
+        let answer = ask(&asking.admin, "/availability", &[("window", &window)])?;
+        if asking.json {
+            return Ok(answer + "\n");
+        }
+        let availability: Availability = read(&asking.admin, &answer)?;
+        Ok(aligned(&availability.rows().into_iter().map(Vec::from).collect::<Vec<_>>()))
+    })
 }

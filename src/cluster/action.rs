@@ -178,6 +178,9 @@ pub struct Note {
     /// When writes stopped being taken and when they were taken again, in milliseconds since 1970.
     pub closed_at: u64,
     pub opened_at: u64,
+    /// Who ordered it, as far as that is known; filled in by the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// An entry of the history: a node was made a standby again, or could not be.

@@ -296,6 +296,7 @@ impl Brain {
             // From the first sign on: nobody could write in that time either.
             closed_at: self.unix(change.closed).saturating_sub(detect),
             opened_at: self.unix(self.now),
+            by: None,
         };
         self.out.push(Action::Note(Box::new(note)));
     }

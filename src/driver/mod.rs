@@ -95,8 +95,15 @@ pub struct Handle {
     started: u64,
 }
 
+/// An order, whose it is, and who is told what came of it.
+struct Asked {
+    command: Command,
+    by: String,
+    answer: oneshot::Sender<Result<String, String>>,
+}
+
 enum Request {
-    Order(Command, oneshot::Sender<Result<String, String>>),
+    Order(Asked),
     Nodes(Nodes, oneshot::Sender<Result<(), String>>),
 }
 
@@ -113,11 +120,13 @@ impl Handle {
         entries
     }
 
-    /// Gives an order and waits for what comes of it: what was done, or why not.
-    pub async fn order(&self, command: Command) -> Result<String, String> {
+    /// Gives an order and waits for what comes of it: what was done, or why not. `by`: whose it is, for the history.
+    pub async fn order(&self, command: Command, by: String) -> Result<String, String> {
         let (answer, answered) = oneshot::channel();
         let gone = |_| "shutting down".to_owned();
-        self.requests.try_send(Request::Order(command, answer)).map_err(|_| "too many orders wait".to_owned())?;
+        self.requests
+            .try_send(Request::Order(Asked { command, by, answer }))
+            .map_err(|_| "too many orders wait".to_owned())?;
         answered.await.map_err(gone)?
     }
 }
@@ -159,7 +168,9 @@ pub struct Driver {
     monitor: Arc<Monitor>,
     reports: mpsc::UnboundedSender<Report>,
     jobs: BTreeMap<JobId, AbortHandle>,
-    orders: BTreeMap<CommandId, oneshot::Sender<Result<String, String>>>,
+    orders: BTreeMap<CommandId, Asked>,
+    /// Whose order the change of primary was that has just been carried out; its entry of the history comes next.
+    changed_by: Option<String>,
     next_order: u64,
     /// In milliseconds since 1970: orders of another run of this program have other names.
     started: u64,
@@ -209,6 +220,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         reports,
         jobs: BTreeMap::new(),
         orders: BTreeMap::new(),
+        changed_by: None,
         next_order: 0,
         started,
         views: Views::new(topology),
@@ -268,10 +280,11 @@ impl Driver {
                     None => return tracing::error!("nobody looks at the nodes any more"),
                 },
                 Some(request) = requests.recv() => match request {
-                    Request::Order(command, answer) => {
+                    Request::Order(asked) => {
                         self.next_order += 1;
                         let id = CommandId(self.next_order);
-                        self.orders.insert(id, answer);
+                        let command = asked.command.clone();
+                        self.orders.insert(id, asked);
                         self.step(Event::Asked { id, command });
                     }
                     Request::Nodes(nodes, answer) => {
@@ -370,7 +383,8 @@ impl Driver {
             }
             Action::Probe(node) => self.monitor.look(&node),
             Action::Publish(lead) => self.publish(lead),
-            Action::Note(note) => {
+            Action::Note(mut note) => {
+                note.by = self.changed_by.take().filter(|_| note.is_ordered());
                 let to = note.to.clone();
                 let (epoch, entry) = self.ledger.note(*note, self.plane.acknowledged());
                 let control = self.control.clone();
@@ -382,7 +396,10 @@ impl Driver {
             }
             Action::NoteRepair(note) => self.ledger.repaired(*note),
             Action::Answer { id, result } => {
-                if let Some(answer) = self.orders.remove(&id) {
+                if let Some(Asked { command, by, answer }) = self.orders.remove(&id) {
+                    if result.is_ok() && matches!(command, Command::Switchover { .. } | Command::Failover { .. }) {
+                        self.changed_by = Some(by);
+                    }
                     // Who asked may have given up.
                     let _ = answer.send(result);
                 }

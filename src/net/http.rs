@@ -4,11 +4,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -21,6 +22,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
+
+/// What is said of who asks, in characters.
+const LONGEST_NAME: usize = 100;
 
 /// Where a running pgbaton's endpoint is: `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +138,7 @@ async fn send(
         Some(_) => Request::post(target).header(CONTENT_TYPE, "application/json"),
         None => Request::get(target),
     };
-    request = request.header(HOST, url.authority());
+    request = request.header(HOST, url.authority()).header(USER_AGENT, user_agent());
     if let Some(token) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| unsayable(&error))?;
         value.set_sensitive(true);
@@ -169,6 +173,20 @@ async fn send(
         Ok(ErrorBody { error: ErrorText { code, message, hint } }) => Err(ClientError::Refused { code, message, hint }),
         Err(_) => Err(strange(format!("status {status}"))),
     }
+}
+
+/// Who asks: `pgbaton/0.1.0 (alice@host)`, for the log of who is asked. Whoever became root by sudo is still who they were.
+fn user_agent() -> &'static str {
+    static WHO: OnceLock<String> = OnceLock::new();
+    WHO.get_or_init(|| {
+        let mut names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+        let name = names.find(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let text = format!("pgbaton/{} ({name}@{host})", env!("CARGO_PKG_VERSION"));
+        // What a header can hold.
+        text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(LONGEST_NAME).collect()
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn change(kind: &'static str, closed_at: u64, opened_at: u64) -> HistoryEntry {
         lost_commits_at_most: None,
         closed_at,
         opened_at,
+        by: None,
     })
 }
 
