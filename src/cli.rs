@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::history::{self, Entries};
 use crate::admin::orders::{Done, Failover, Maintenance, Switchover};
+use crate::admin::{alerts, metrics};
 use crate::cluster::Availability;
 use crate::config::{AgentConfig, Config, Log, LogFormat, is_label, keys};
 use crate::net::http::{self, ClientError, HttpUrl};
@@ -377,6 +378,12 @@ enum ConfigVerb {
     Check(ConfigFile),
     /// Print docs/configuration.md
     PrintReference,
+    /// Print docs/metrics.md
+    #[command(hide = true)]
+    PrintMetrics,
+    /// Print docker/monitoring/alerts.yml
+    #[command(hide = true)]
+    PrintAlerts,
 }
 
 /// Reads the arguments of this process and does what they say.
@@ -424,7 +431,9 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             let table = history::table(&entries);
             let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
             print_aligned(
-                std::iter::once(table.columns.iter().map(ToString::to_string).collect()).chain(rows).collect(),
+                std::iter::once(table.columns.iter().map(|column| column.name().to_owned()).collect())
+                    .chain(rows)
+                    .collect(),
             );
             Ok(())
         }
@@ -475,6 +484,14 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
         }
         Verb::Config(ConfigVerb::PrintReference) => {
             print!("{}", keys::reference());
+            Ok(())
+        }
+        Verb::Config(ConfigVerb::PrintMetrics) => {
+            print!("{}", metrics::reference());
+            Ok(())
+        }
+        Verb::Config(ConfigVerb::PrintAlerts) => {
+            print!("{}", alerts::rules());
             Ok(())
         }
     }
