@@ -1,6 +1,9 @@
-//! Logs: one line per event on standard error, as text for people or JSON for machines.
+//! Logs: one line per event on standard error, as text for people or JSON for machines; and what metrics are made of.
 //!
-//! Set up once by `main`; the level can be changed while running. Nothing here knows what is logged.
+//! Set up once by `main`; the level can be changed while running. Nothing here knows what is logged or measured.
+
+pub mod distribution;
+pub mod metric;
 
 use std::io::IsTerminal;
 

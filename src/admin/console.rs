@@ -1,7 +1,7 @@
 //! The console: database `pgbaton`, spoken to with psql. `SHOW …` reads, `RELOAD`, `KILL` and an operator's orders act.
 //!
 //! Only the simple query protocol is served: that is what psql and monitoring agents use for statements without parameters.
-//! What is shown is put together in `tables`.
+//! What is shown is put together in `tables` and `pgbouncer`. The console also answers by the name of PgBouncer's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::asked::{self, Who};
 use super::history::{self, History};
 use super::orders::{Orders, Reload};
-use super::tables::{self, Table};
+use super::pgbouncer;
+use super::tables::{self, Column, Table};
 use crate::cluster;
 use crate::net::Stream;
 use crate::session::clients::{Arrival, Client, Wish};
@@ -51,19 +52,32 @@ pub struct Console {
     pub orders: Orders,
 }
 
+/// What drivers set when they connect, whether or not anybody asked them to.
+const SET_BY_DRIVERS: [&str; 6] =
+    ["application_name", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits", "timezone"];
+
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Nodes,
     Lag,
     Pools,
+    PoolsByNode,
+    Databases,
+    Users,
+    Lists,
     Servers,
     Clients,
     Stats,
+    StatsTotals,
+    StatsAverages,
+    Totals,
     Routes,
     History,
     Config,
     Version,
     Help,
+    /// What drivers set of their own accord, of no matter here.
+    Set,
     /// What is to be explained, and of which database if it is said.
     ExplainRoute(Option<String>, String),
     Reload,
@@ -72,13 +86,20 @@ enum Command {
     Order(&'static str, cluster::Command),
 }
 
-pub const HELP: [(&str, &str); 22] = [
+pub const HELP: [(&str, &str); 29] = [
     ("SHOW NODES", "the nodes, their roles, how they were last seen, and whether they may serve reads"),
     ("SHOW LAG", "how far each replica is behind, and what it serves"),
-    ("SHOW POOLS", "server connections for each node, database and user"),
-    ("SHOW SERVERS", "the server connections that clients have just now"),
+    ("SHOW POOLS", "clients and server connections for each database and user"),
+    ("SHOW POOLS BY NODE", "server connections for each database, user and node"),
+    ("SHOW DATABASES", "the databases that clients were let into"),
+    ("SHOW USERS", "the roles that have clients or server connections"),
+    ("SHOW LISTS", "how many there are of everything"),
+    ("SHOW SERVERS", "the server connections, those first that clients have just now"),
     ("SHOW CLIENTS", "who is connected, what they do, and why they keep a server connection (pinned)"),
-    ("SHOW STATS", "totals since the start"),
+    ("SHOW STATS", "of each database: totals since the start, and averages of the last minute"),
+    ("SHOW STATS_TOTALS", "the totals alone"),
+    ("SHOW STATS_AVERAGES", "the averages alone"),
+    ("SHOW TOTALS", "both for all databases together, and where statements went"),
     ("SHOW ROUTES", "what was sent where, why, and how often"),
     ("SHOW HISTORY", "what happened to the cluster, the newest first"),
     ("SHOW CONFIG", "every key of the configuration with its value"),
@@ -119,6 +140,14 @@ impl Command {
             ["show", "nodes"] => Ok(Command::Nodes),
             ["show", "lag"] => Ok(Command::Lag),
             ["show", "pools"] => Ok(Command::Pools),
+            ["show", "pools", "by", "node"] => Ok(Command::PoolsByNode),
+            ["show", "databases"] => Ok(Command::Databases),
+            ["show", "users"] => Ok(Command::Users),
+            ["show", "lists"] => Ok(Command::Lists),
+            ["show", "stats_totals"] => Ok(Command::StatsTotals),
+            ["show", "stats_averages"] => Ok(Command::StatsAverages),
+            ["show", "totals"] => Ok(Command::Totals),
+            ["set", setting, ..] if SET_BY_DRIVERS.iter().any(|known| setting.starts_with(known)) => Ok(Command::Set),
             ["show", "servers"] => Ok(Command::Servers),
             ["show", "clients"] => Ok(Command::Clients),
             ["show", "stats"] => Ok(Command::Stats),
@@ -215,6 +244,12 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
         user: (&*user).into(),
         database: (&*database).into(),
         peer: client.peer.to_string(),
+        local: stream.local_addr().map(|address| address.to_string()),
+        application_name: client
+            .startup
+            .iter()
+            .find(|(name, _)| &**name == "application_name")
+            .map_or(String::new(), |(_, value)| value.to_string()),
         tls: client.tls,
         worker,
         long_key: client.protocol_minor >= 2,
@@ -325,19 +360,25 @@ async fn run(command: &Command, client: &Client, console: &Console) -> Result<Ta
     Ok(match command {
         Command::Nodes => tables::nodes(shared, &(console.believed)()),
         Command::Lag => tables::lag(shared),
-        Command::Pools => tables::pools(shared),
-        Command::Servers => tables::servers(shared),
-        Command::Clients => tables::clients(shared),
-        Command::Stats => tables::stats(shared),
+        Command::Pools => pgbouncer::pools(shared),
+        Command::PoolsByNode => pgbouncer::pools_by_node(shared),
+        Command::Databases => pgbouncer::databases(shared),
+        Command::Users => pgbouncer::users(shared),
+        Command::Lists => pgbouncer::lists(shared),
+        Command::Servers => pgbouncer::servers(shared),
+        Command::Clients => pgbouncer::clients(shared),
+        Command::Stats => pgbouncer::stats(shared),
+        Command::StatsTotals => pgbouncer::stats_totals(shared),
+        Command::StatsAverages => pgbouncer::stats_averages(shared),
+        Command::Totals => pgbouncer::totals(shared),
+        Command::Set => Table::done("SET"),
         Command::Routes => tables::routes(shared),
         Command::History => history::table(&(console.history)()),
         Command::Config => {
             let rows = (console.config)().into_iter().map(|row| row.map(Some).to_vec());
             Table::shown(&["key", "value", "default", "changeable"], rows.collect())
         }
-        Command::Version => {
-            Table::shown(&["version"], vec![vec![Some(concat!("pgbaton ", env!("CARGO_PKG_VERSION")).into())]])
-        }
+        Command::Version => pgbouncer::version(),
         Command::Help => {
             let rows = HELP.iter().map(|(command, about)| vec![Some((*command).into()), Some((*about).into())]);
             Table::shown(&["command", "about"], rows.collect())
@@ -355,7 +396,7 @@ async fn run(command: &Command, client: &Client, console: &Console) -> Result<Ta
             tables::explanation(&explained)
         }
         Command::Reload => match asked::reload(&console.reload, who()).await {
-            Ok(report) => Table { columns: &["reload"], rows: vec![vec![Some(report)]], tag: "RELOAD".into() },
+            Ok(report) => Table::shown(&["reload"], vec![vec![Some(report)]]).tagged("RELOAD"),
             Err(error) => return Err(Problem::new("F0000", error)),
         },
         Command::Order(tag, order) => {
@@ -363,7 +404,7 @@ async fn run(command: &Command, client: &Client, console: &Console) -> Result<Ta
             let done = asked::carry_out(&console.orders, who(), order.clone()).await;
             let done =
                 done.map_err(|reason| Problem::new("55000", reason).hint("SHOW NODES has the state of things."))?;
-            Table { columns: &["done"], rows: vec![vec![Some(done)]], tag: (*tag).into() }
+            Table::shown(&["done"], vec![vec![Some(done)]]).tagged(tag)
         }
         Command::Kill(id) => match shared.clients.all().into_iter().find(|client| client.id == *id) {
             Some(client) => {
@@ -381,7 +422,11 @@ async fn run(command: &Command, client: &Client, console: &Console) -> Result<Ta
 
 fn write(table: &Table, out: &mut Vec<u8>) {
     if !table.columns.is_empty() {
-        let column = |name: &&str| FieldDescription::new((*name).into(), 0, 0, 25, -1, -1, 0);
+        // text or bigint, both as text.
+        let column = |column: &Column| match *column {
+            Column::Text(name) => FieldDescription::new(name.into(), 0, 0, 25, -1, -1, 0),
+            Column::Number(name) => FieldDescription::new(name.into(), 0, 0, 20, 8, -1, 0),
+        };
         message::encode(out, &RowDescription::new(table.columns.iter().map(column).collect()));
         for row in &table.rows {
             let mut data = bytes::BytesMut::new();

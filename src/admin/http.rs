@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -22,11 +22,13 @@ use super::picture::Cluster;
 use super::{balancers, guard, metrics, openapi};
 use crate::auth::Secret;
 use crate::cluster::{self, Availability};
+use crate::driver::changes::Changes;
 use crate::net::endpoint;
 pub(super) use crate::net::endpoint::Refused;
 use crate::session::explain::Explanation;
 use crate::session::hypothetical::Unexplained;
 use crate::session::shared::Shared;
+use crate::telemetry::metric::Format;
 
 /// What the endpoint needs from the rest of the program.
 pub struct Api {
@@ -41,6 +43,8 @@ pub struct Api {
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
     pub history: History,
+    /// What is counted of changes of primary.
+    pub changes: Changes,
 }
 
 /// Serves for as long as it is polled.
@@ -104,8 +108,11 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<Response, Refused> {
     Ok(Json(serde_json::json!({ "status": "ready", "primary": primary.address.id.to_string() })).into_response())
 }
 
-async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&api.shared, &(api.believed)())).into_response()
+async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::asked_for(accept.unwrap_or_default());
+    let page = metrics::page(&api.shared, &(api.believed)(), &api.changes.counted(), format);
+    ([(header::CONTENT_TYPE, format.content_type())], page).into_response()
 }
 
 async fn cluster(State(api): State<Arc<Api>>) -> Json<Cluster> {

@@ -1,13 +1,16 @@
 //! What people ask of a running pgbaton: reads handles, sends wishes; decides nothing.
 
+pub mod alerts;
 pub mod asked;
 mod balancers;
 pub mod console;
+pub mod figures;
 mod guard;
 pub mod history;
 pub mod http;
-mod metrics;
+pub mod metrics;
 pub mod openapi;
 pub mod orders;
+mod pgbouncer;
 pub mod picture;
 pub mod tables;

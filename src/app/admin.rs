@@ -35,6 +35,7 @@ pub fn api(
 ) -> Api {
     let token = &config.admin.token;
     let seen = cluster.clone();
+    let changes = cluster.changes();
     Api {
         shared,
         believed: Box::new(move || seen.picture()),
@@ -44,6 +45,7 @@ pub fn api(
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
+        changes,
     }
 }
 

@@ -44,7 +44,7 @@ use crate::telemetry::LevelHandle;
 use listen::Listener;
 use workers::{Worker, work};
 
-/// How often idle and old server connections are looked for.
+/// How often idle and old server connections are looked for, and what passed is noted for averages.
 const REAP: Duration = Duration::from_secs(5);
 
 /// How often catalog facts are read again when no DDL passed: what was changed past the proxy is seen after this.
@@ -194,6 +194,7 @@ fn start_with(
             loop {
                 tokio::time::sleep(REAP).await;
                 shared.pools.reap();
+                shared.tallies.look(Instant::now());
             }
         };
         threads.push(thread("control".into(), control_runtime, stopped, body)?);

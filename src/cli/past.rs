@@ -61,7 +61,7 @@ pub(super) fn history(HistoryArguments { limit, watch, asking }: HistoryArgument
         }
         let Entries { entries } = read(&asking.admin, &answer)?;
         let table = history::table(&entries);
-        let head = table.columns.iter().map(ToString::to_string).collect();
+        let head = table.columns.iter().map(|column| column.name().to_owned()).collect();
         let rows = table.rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect());
         Ok(aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
     })

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::serving::ConfigFile;
+use crate::admin::{alerts, metrics};
 use crate::app;
 use crate::config::{AgentConfig, Config, ConfigError, keys};
 
@@ -39,6 +40,12 @@ pub(super) enum ConfigVerb {
     Check(Told),
     /// Print docs/configuration.md
     PrintReference,
+    /// Print docs/metrics.md
+    #[command(hide = true)]
+    PrintMetrics,
+    /// Print docker/monitoring/alerts.yml
+    #[command(hide = true)]
+    PrintAlerts,
 }
 
 /// What `config check --json` prints.
@@ -87,6 +94,14 @@ pub(super) fn config(verb: ConfigVerb) -> Outcome {
         }
         ConfigVerb::PrintReference => {
             print!("{}", keys::reference());
+            Ok(())
+        }
+        ConfigVerb::PrintMetrics => {
+            print!("{}", metrics::reference());
+            Ok(())
+        }
+        ConfigVerb::PrintAlerts => {
+            print!("{}", alerts::rules());
             Ok(())
         }
     }

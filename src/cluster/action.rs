@@ -262,5 +262,9 @@ pub struct Picture {
     pub reason: String,
     /// Since when nobody takes writes.
     pub closed_since: Option<Millis>,
+    /// A failover is due, and nobody can be promoted as things stand.
+    pub is_refused: bool,
+    /// Why a failover would be refused, were the primary lost now; `None`: it would not be.
+    pub unready: Option<String>,
     pub nodes: BTreeMap<NodeId, NodeAccount>,
 }

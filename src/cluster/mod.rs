@@ -10,6 +10,7 @@ pub mod brain;
 pub mod diagram;
 pub mod event;
 pub mod history;
+pub mod metrics;
 pub mod policy;
 pub mod record;
 pub mod sync;

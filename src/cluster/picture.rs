@@ -1,5 +1,7 @@
 //! What the brain believes, put into words for people.
 
+use std::collections::BTreeMap;
+
 use super::agent::{Data, Outcome, Report, Server};
 use super::mode::{Mode, Step};
 use super::nodes::Known;
@@ -11,7 +13,8 @@ impl Brain {
     pub fn picture(&self) -> Picture {
         let record = self.record.as_ref();
         let wanted = self.nodes.iter().filter(|(node, _)| self.is_wanted(node));
-        let nodes = wanted.map(|(node, known)| (node.clone(), self.account(node, known))).collect();
+        let nodes: BTreeMap<_, _> = wanted.map(|(node, known)| (node.clone(), self.account(node, known))).collect();
+        let unready = self.unready(&nodes);
         Picture {
             epoch: record.map(|record| record.epoch),
             phase: record.map(|record| record.phase),
@@ -21,8 +24,35 @@ impl Brain {
             paused: record.is_some_and(|record| record.paused),
             reason: self.reason(),
             closed_since: self.closed_since,
+            is_refused: self.said.contains_key("refused"),
+            unready,
             nodes,
         }
+    }
+
+    /// What stands in the way of a failover, were the primary lost now.
+    fn unready(&self, nodes: &BTreeMap<NodeId, NodeAccount>) -> Option<String> {
+        let Some(record) = &self.record else { return Some("there is no record yet".into()) };
+        let Mode::Stable(stable) = &self.mode else { return Some("the primary is being changed".into()) };
+        if !stable.is_open {
+            return Some(stable.reason.clone());
+        }
+        if record.paused {
+            return Some("paused".into());
+        }
+        if !self.policy.automatic {
+            return Some("failover.automatic is off".into());
+        }
+        if nodes.values().all(|account| account.promotable.is_err()) {
+            return Some("no node may be promoted".into());
+        }
+        let sync = record.sync();
+        let Some(needed) = sync.recruits_needed().filter(|_| record.durability == Durability::Quorum) else {
+            return None;
+        };
+        let is_there = |voter: &&NodeId| nodes.get(*voter).is_some_and(|account| account.state == NodeState::Running);
+        let there = sync.voters.iter().filter(is_there).count();
+        (there < needed).then(|| format!("{there} voters are there, and it takes {needed}"))
     }
 
     fn reason(&self) -> String {

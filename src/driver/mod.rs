@@ -5,6 +5,7 @@
 //! no session can see a new primary and still have a connection to the old one in use.
 
 mod agents;
+pub mod changes;
 mod jobs;
 mod ledger;
 mod nodes;
@@ -31,6 +32,7 @@ use crate::monitor::{Monitor, MonitorConfig, Seen};
 use crate::net::http::HttpUrl;
 use crate::node::{Control, Reached};
 use crate::types::{Epoch, Millis, NodeId, Topology};
+use changes::Changes;
 use ledger::Ledger;
 use views::Views;
 
@@ -93,6 +95,7 @@ pub struct Handle {
     store: Arc<Mutex<Embedded>>,
     /// In milliseconds since 1970.
     started: u64,
+    changes: Changes,
 }
 
 /// An order, whose it is, and who is told what came of it.
@@ -111,6 +114,11 @@ impl Handle {
     /// What the brain believes.
     pub fn picture(&self) -> Arc<Picture> {
         self.picture.borrow().clone()
+    }
+
+    /// What is counted of changes of primary.
+    pub fn changes(&self) -> Changes {
+        self.changes.clone()
     }
 
     /// What is written down, and that somebody has watched since the start until now.
@@ -186,6 +194,7 @@ pub struct Driver {
     is_beating: bool,
     is_keeping_up: bool,
     ledger: Ledger,
+    changes: Changes,
     picture: watch::Sender<Arc<Picture>>,
     origin: Instant,
     /// Those of the configuration.
@@ -208,7 +217,8 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
     let (picture, pictured) = watch::channel(Arc::new(brain.picture()));
     let store = Arc::new(Mutex::new(store));
     let started = unix_ms();
-    let handle = Handle { requests, picture: pictured, store: store.clone(), started };
+    let changes = Changes::default();
+    let handle = Handle { requests, picture: pictured, store: store.clone(), started, changes: changes.clone() };
     let (reports, reported) = mpsc::unbounded_channel();
     let driver = Driver {
         brain,
@@ -231,6 +241,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         is_beating: false,
         is_keeping_up: false,
         ledger: Ledger::new(store, started),
+        changes,
         picture,
         origin: Instant::now(),
         reached: nodes.reached.iter().map(|node| (node.address.id.clone(), node.clone())).collect(),
@@ -359,8 +370,23 @@ impl Driver {
     }
 
     fn step(&mut self, event: Event) {
-        for action in self.brain.step(self.now(), event) {
+        let actions = self.brain.step(self.now(), event);
+        // What has led to an epoch is counted with that, however its order is answered.
+        if !actions.iter().any(|action| matches!(action, Action::Note(_))) {
+            self.count_refusals(&actions);
+        }
+        for action in actions {
             self.act(action);
+        }
+    }
+
+    fn count_refusals(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Answer { id, result: Err(_) } = action
+                && let Some(kind) = self.orders.get(id).and_then(|asked| changes::Kind::of(&asked.command))
+            {
+                self.changes.refuse(kind);
+            }
         }
     }
 
@@ -385,6 +411,7 @@ impl Driver {
             Action::Publish(lead) => self.publish(lead),
             Action::Note(mut note) => {
                 note.by = self.changed_by.take().filter(|_| note.is_ordered());
+                self.changes.note(&note);
                 let to = note.to.clone();
                 let (epoch, entry) = self.ledger.note(*note, self.plane.acknowledged());
                 let control = self.control.clone();
@@ -394,7 +421,10 @@ impl Driver {
                     }
                 });
             }
-            Action::NoteRepair(note) => self.ledger.repaired(*note),
+            Action::NoteRepair(note) => {
+                self.changes.repair(note.failure.is_empty());
+                self.ledger.repaired(*note);
+            }
             Action::Answer { id, result } => {
                 if let Some(Asked { command, by, answer }) = self.orders.remove(&id) {
                     if result.is_ok() && matches!(command, Command::Switchover { .. } | Command::Failover { .. }) {
@@ -497,6 +527,10 @@ impl Driver {
         let picture = self.brain.picture();
         let is_out =
             |node: &NodeId| picture.nodes.get(node).is_some_and(|account| account.state == NodeState::Maintenance);
+        // Refused once, however often it is thought over.
+        if picture.is_refused && !self.picture.borrow().is_refused {
+            self.changes.refuse(changes::Kind::Failover);
+        }
         self.views.maintain(is_out);
         self.views.publish_news();
         self.picture.send_if_modified(|known| {

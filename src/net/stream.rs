@@ -4,6 +4,7 @@
 //! rustls's state would survive it, but tokio-rustls does not give the socket back without the session.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -50,6 +51,15 @@ impl Stream {
             Stream::Unix(_) => true,
             Stream::Tls(tls) => matches!(tls.get_ref().0.plain, Stream::Unix(_)),
             _ => false,
+        }
+    }
+
+    /// The address on this side; `None`: it has none, as a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(socket) => socket.local_addr().ok(),
+            Stream::Tls(tls) => tls.get_ref().0.plain.local_addr(),
+            Stream::Unix(_) | Stream::Closed => None,
         }
     }
 

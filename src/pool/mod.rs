@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use deadpool::managed::{self, Object, PoolError, RecycleResult, Timeouts};
 use hashbrown::HashMap;
@@ -22,10 +22,17 @@ use tokio::sync::Notify;
 
 use crate::auth::Credential;
 use crate::net::NodeTls;
+use crate::telemetry::metric::Metric;
 use crate::types::{NodeAddress, NodeId};
 use connect::{ConnectError, ConnectRequest};
 use memory::Memory;
 pub use server::{CancelGate, Server, ServerIdentity};
+
+pub const SERVERS: Metric = Metric::gauge(
+    "pgbaton_server_connections",
+    "Connections to a node: active (a client has it), idle, or login (it is being opened).",
+)
+.labels(&["node", "state"]);
 
 /// How often somebody who waits says so.
 const HUNGRY: Duration = Duration::from_millis(100);
@@ -145,6 +152,8 @@ pub struct Pool {
     /// Idle connections by the worker that gave them back.
     idle: Vec<Mutex<VecDeque<Object<Manager>>>>,
     waiting: AtomicUsize,
+    /// Connections that are being opened; each has its place already.
+    opening: AtomicUsize,
     retired: AtomicBool,
     /// Grows when connections opened before must not be used again (defaults changed).
     generation: AtomicU64,
@@ -182,6 +191,7 @@ impl Pool {
             inner,
             idle: (0..workers).map(|_| Mutex::default()).collect(),
             waiting: AtomicUsize::new(0),
+            opening: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             hungry,
@@ -210,6 +220,34 @@ impl Pool {
         let idle: usize = self.idle.iter().map(|shard| lock(shard).len()).sum();
         let status = self.inner.status();
         (status.size, idle + status.available, self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// How many of those that exist are still being opened.
+    pub fn opening(&self) -> usize {
+        self.opening.load(Ordering::Relaxed)
+    }
+
+    /// The connections that nobody has just now, and the application_name each has.
+    pub fn idle(&self) -> Vec<(Arc<ServerIdentity>, String)> {
+        let mut idle = Vec::new();
+        let mut note = |server: &Server| {
+            let name = server.memory.parameters.get("application_name").unwrap_or_default();
+            idle.push((server.identity.clone(), name.to_owned()));
+        };
+        for shard in &self.idle {
+            lock(shard).iter().filter_map(|object| object.server.as_deref()).for_each(&mut note);
+        }
+        // deadpool shows what it keeps in no other way.
+        self.inner.retain(|place, _| {
+            place.server.as_deref().into_iter().for_each(&mut note);
+            true
+        });
+        idle
+    }
+
+    /// The most connections it may have.
+    pub fn size_limit(&self) -> usize {
+        self.inner.status().max_size
     }
 
     /// Some idle connection's startup parameters and process id, without taking it: enough to greet a client.
@@ -330,6 +368,8 @@ impl Pool {
     }
 
     async fn open(&self, want: &Want<'_>) -> Result<Server, ConnectError> {
+        self.opening.fetch_add(1, Ordering::SeqCst);
+        let _counted = Counted(&self.opening);
         let mut startup = want.startup.parameters.clone();
         if !want.application_name.is_empty() {
             startup.push(("application_name".into(), want.application_name.into()));
@@ -363,6 +403,8 @@ impl Pool {
             }
         }
         let parameters = Arc::new(parameters);
+        let local = connected.stream.local_addr().map(|address| address.to_string());
+        let is_tls = connected.stream.is_tls();
         Ok(Server {
             stream: connected.stream,
             identity: Arc::new(ServerIdentity {
@@ -371,6 +413,9 @@ impl Pool {
                 pid: connected.pid,
                 cancel_key: connected.cancel_key,
                 gate: CancelGate::default(),
+                opened: SystemTime::now(),
+                local,
+                is_tls,
             }),
             startup: want.startup.clone(),
             startup_parameters: parameters.clone(),
@@ -566,6 +611,11 @@ impl Pools {
 
     pub fn all(&self) -> Vec<Arc<Pool>> {
         self.pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The most connections that a pool to come may have.
+    pub fn size_limit(&self) -> usize {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).pool_size
     }
 
     /// Applies new bounds to pools that exist and to those to come.

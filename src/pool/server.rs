@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
@@ -30,6 +30,11 @@ pub struct CancelGate {
 impl CancelGate {
     pub fn is_quiet(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) == 0 && !self.signalled.load(Ordering::SeqCst)
+    }
+
+    /// Cancel requests that are being sent.
+    pub fn under_way(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Call while holding the lock that keeps the server with its client.
@@ -62,6 +67,10 @@ pub struct ServerIdentity {
     pub pid: u32,
     pub cancel_key: Vec<u8>,
     pub gate: CancelGate,
+    pub opened: SystemTime,
+    /// The address on our side; `None`: a Unix socket.
+    pub local: Option<String>,
+    pub is_tls: bool,
 }
 
 impl ServerIdentity {

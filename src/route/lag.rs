@@ -6,7 +6,21 @@
 
 use std::collections::VecDeque;
 
+use crate::telemetry::metric::Metric;
 use crate::types::{Lsn, Millis, Timeline};
+
+pub const LAG_BYTES: Metric = Metric::gauge(
+    "pgbaton_replica_lag_bytes",
+    "WAL that the primary has written and the replica has not replayed; absent while not known.",
+)
+.unit("bytes")
+.labels(&["node"]);
+pub const LAG_SECONDS: Metric = Metric::gauge(
+    "pgbaton_replica_lag_seconds",
+    "How long ago the primary was where the replica is; absent while not known.",
+)
+.unit("seconds")
+.labels(&["node"]);
 
 /// How far a replica is behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::task::AtomicWaker;
 use hashbrown::HashMap;
@@ -12,6 +12,15 @@ use super::gate::Draining;
 use super::silent::Footing;
 use crate::pool::ServerIdentity;
 use crate::sql::Pins;
+use crate::telemetry::metric::Metric;
+
+pub const CLIENTS: Metric = Metric::gauge("pgbaton_clients", "Clients that are connected.");
+pub const MOST_CLIENTS: Metric = Metric::gauge("pgbaton_max_clients", "How many may be: proxy.max_clients.");
+pub const WAITING: Metric =
+    Metric::gauge("pgbaton_waiting_clients", "Clients that wait for a server connection, whatever the reason.");
+pub const LONGEST_WAIT: Metric =
+    Metric::gauge("pgbaton_longest_wait_seconds", "How long the one has waited that has waited longest.")
+        .unit("seconds");
 
 /// How long a cancel request to a node may take before it is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,9 +54,17 @@ pub struct Client {
     pub user: Arc<str>,
     pub database: Arc<str>,
     pub peer: String,
+    /// Where it was accepted; `None`: at a Unix socket.
+    pub local: Option<String>,
     pub tls: bool,
     pub worker: usize,
     pub connected: SystemTime,
+    /// Where its clock begins.
+    since: Instant,
+    /// When something was last sent to a server for it, and since when it waits for one, by its clock; 0: never, or not.
+    asked_us: AtomicU64,
+    waits_us: AtomicU64,
+    application_name: Mutex<Box<str>>,
     activity: AtomicU8,
     pins: AtomicU32,
     pub transactions: AtomicU64,
@@ -80,6 +97,44 @@ impl Client {
             1 => Activity::Waiting,
             _ => Activity::Active,
         }
+    }
+
+    /// Microseconds since it connected, and never 0.
+    #[inline]
+    pub fn clock_us(&self) -> u64 {
+        // It would take half a million years to overflow.
+        self.since.elapsed().as_micros() as u64 + 1
+    }
+
+    #[inline]
+    pub fn set_asked(&self, us: u64) {
+        self.asked_us.store(us, Ordering::Relaxed);
+    }
+
+    /// When something was last sent to a server for it; when it connected, if nothing was.
+    pub fn asked(&self) -> SystemTime {
+        self.connected + Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
+    }
+
+    /// By its clock; 0: it waits no more.
+    pub fn set_waits_since(&self, us: u64) {
+        self.waits_us.store(us, Ordering::Relaxed);
+    }
+
+    /// How long it has waited for a server connection; zero if it does not.
+    pub fn waits(&self) -> Duration {
+        match self.waits_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_micros(self.clock_us().saturating_sub(since)),
+        }
+    }
+
+    pub fn application_name(&self) -> Box<str> {
+        self.application_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_application_name(&self, name: &str) {
+        *self.application_name.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
 
     pub fn set_pins(&self, pins: Pins) {
@@ -223,6 +278,9 @@ pub struct Arrival {
     pub user: Arc<str>,
     pub database: Arc<str>,
     pub peer: String,
+    /// Where it was accepted; `None`: at a Unix socket.
+    pub local: Option<String>,
+    pub application_name: String,
     pub tls: bool,
     pub worker: usize,
     pub long_key: bool,
@@ -246,9 +304,14 @@ impl Clients {
             user: arrival.user,
             database: arrival.database,
             peer: arrival.peer,
+            local: arrival.local,
             tls: arrival.tls,
             worker: arrival.worker,
             connected: SystemTime::now(),
+            since: Instant::now(),
+            asked_us: AtomicU64::new(0),
+            waits_us: AtomicU64::new(0),
+            application_name: Mutex::new(arrival.application_name.into()),
             activity: AtomicU8::new(Activity::Idle as u8),
             pins: AtomicU32::new(0),
             transactions: AtomicU64::new(0),

@@ -11,7 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::telemetry::metric::Metric;
 use crate::types::Epoch;
+
+pub const IN_DOUBT: Metric = Metric::counter(
+    "pgbaton_in_doubt",
+    "Commits whose answer was lost with their server, by what their clients were told.",
+)
+.labels(&["outcome"]);
 
 /// What became of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,7 +28,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use crate::telemetry::metric::Metric;
 use crate::types::Epoch;
+
+pub const WRITABLE: Metric =
+    Metric::gauge("pgbaton_writable", "1 while there is a primary that takes writes through this pgbaton, else 0.");
 
 /// How often it is looked whether everybody has let go.
 const LOOK: Duration = Duration::from_millis(1);

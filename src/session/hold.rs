@@ -17,8 +17,11 @@ use super::shared::{Settings, Shared};
 use crate::net::Stream;
 use crate::pool::AcquireError;
 use crate::pool::connect::ConnectError;
+use crate::telemetry::metric::Metric;
 use crate::types::{NodeView, Topology};
 use crate::wire::message::Problem;
+
+pub const HELD: Metric = Metric::gauge("pgbaton_held_statements", "Statements that wait for a primary.");
 
 /// How often a primary is tried that cannot be reached, or does not let anybody in yet.
 const TRY_AGAIN: Duration = Duration::from_millis(50);

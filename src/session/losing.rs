@@ -95,6 +95,7 @@ impl Session {
             self.release_pass();
             return goes_on;
         }
+        self.note_over();
         let was_replica = self.machine.is_on_replica();
         if was_replica {
             self.shared.readers.failed(self.place);
@@ -240,6 +241,7 @@ impl Session {
         let verdict = tokio::time::timeout(limit, async { told.await.unwrap_or(Verdict::Unknown) });
         let (me, mut ahead) = (self.me.client.clone(), Vec::new());
         let verdict = while_connected(&me, &mut self.stream, &mut ahead, verdict).await;
+        self.tally.receive(ahead.len());
         self.from_client.append(&mut ahead);
         Some(verdict?.unwrap_or(Verdict::Unknown))
     }

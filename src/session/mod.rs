@@ -26,11 +26,13 @@ mod showing;
 pub mod silent;
 pub mod sink;
 mod taking;
+pub mod tally;
 pub mod verdicts;
 pub mod wishes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -51,10 +53,11 @@ use machine::plan::Demand;
 use readers::Freshness;
 use relay::Step;
 use shared::{Database, SequenceUse, Shared};
+use tally::Counts;
 use wishes::Kept;
 
-/// The name of the console's database.
-pub const CONSOLE: &str = "pgbaton";
+/// What the console's database is called: by its own name, and by that which PgBouncer's exporters ask for.
+pub const CONSOLES: [&str; 2] = ["pgbaton", "pgbouncer"];
 
 /// What a connection turned out to be, when it is not for a session to serve.
 pub enum Arrived {
@@ -124,12 +127,30 @@ pub struct Session {
     commits: bool,
     /// The primary was seen to drain.
     drains: bool,
+    tally: Arc<Counts>,
+    /// When the transaction began, and when what is not answered yet was sent, by the client's clock; 0: there is none.
+    begun_us: u64,
+    asked_us: u64,
+}
+
+/// Counts one that logs in, however that ends.
+struct LoggingIn<'a>(&'a AtomicUsize);
+
+impl Drop for LoggingIn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Serves one connection from its first byte to its last.
 pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usize) -> Arrived {
     let context = shared.login.load_full();
-    let admitted = match Box::pin(login::admit(stream, peer, &context)).await {
+    shared.logins.fetch_add(1, Ordering::Relaxed);
+    let admitted = {
+        let _counted = LoggingIn(&shared.logins);
+        Box::pin(login::admit(stream, peer, &context)).await
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(failure) => {
             tracing::debug!(%failure, "a client did not get in");
@@ -146,7 +167,7 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usiz
         Admitted::Client(client) if client.replication.is_some() => {
             Box::pin(replication::serve(*client, shared, worker)).await;
         }
-        Admitted::Client(client) if &*client.database == CONSOLE => return Arrived::Console(client),
+        Admitted::Client(client) if CONSOLES.contains(&&*client.database) => return Arrived::Console(client),
         Admitted::Client(client) => {
             if let Some(session) = Box::pin(Session::open(*client, shared, worker)).await {
                 session.run().await;
@@ -257,9 +278,12 @@ impl Session {
         let database = shared.remember_database(database);
         let identity = database.registry.identity((&user, &startup));
         let sequence_use = database.sequence_use(&user, &application_name);
+        let tally = shared.tallies.of(&database.name, worker);
         let arrival = Arrival {
             user,
             database: database.name.clone(),
+            application_name: application_name.clone(),
+            local: stream.local_addr().map(|address| address.to_string()),
             peer: peer.to_string(),
             tls,
             worker,
@@ -324,6 +348,9 @@ impl Session {
             ask_commits: settings.ask_commits,
             commits: false,
             drains: false,
+            tally,
+            begun_us: 0,
+            asked_us: 0,
         }))
     }
 
@@ -403,6 +430,10 @@ impl Session {
         }
         if happened.may_have_advanced {
             self.sequence_use.try_once();
+        }
+        if happened.renamed {
+            let name = self.machine.parameters().get("application_name").unwrap_or("");
+            self.me.client.set_application_name(name);
         }
         self.may_unpin |= happened.may_unpin;
     }

@@ -171,6 +171,7 @@ impl Session {
 
     /// The open block is gone: what the client sends next is refused for it.
     fn lose_block(&mut self, problem: &Problem) -> bool {
+        self.note_over();
         self.machine.answer_lost(problem, &mut self.to_client);
         self.refuse(problem)
     }

@@ -20,7 +20,10 @@ use crate::route::eligible::{self, Floor, Ineligible, PrimaryFacts, ReadLimits, 
 use crate::route::lag::{Lag, LagRing};
 use crate::route::outlier::{self, Outliers};
 use crate::route::{Consistency, Fallback, HashBy};
+use crate::telemetry::metric::Metric;
 use crate::types::{Millis, NodeAddress, NodeId, PLACES, Role, Timeline, Topology};
+
+pub const ELIGIBLE: Metric = Metric::gauge("pgbaton_eligible_replicas", "Replicas that may serve reads.");
 
 /// The `[reads]` of the configuration, as far as sessions need it.
 #[derive(Clone, Debug, PartialEq)]

@@ -225,10 +225,13 @@ impl Session {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
                 }
-                Poll::Ready(Ok(read)) => match self.given_up() {
-                    Some(error) => Some(Step::ServerGone(error)),
-                    None => self.take_from_server(cx, &scratch[..read]),
-                },
+                Poll::Ready(Ok(read)) => {
+                    self.tally.send(read);
+                    match self.given_up() {
+                        Some(error) => Some(Step::ServerGone(error)),
+                        None => self.take_from_server(cx, &scratch[..read]),
+                    }
+                }
             }
         } else if server.unread.len() <= SHORT {
             // The beginning of a message waits for its end: what comes is read behind it.
@@ -242,6 +245,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(read)) => {
                     server.unread.clear();
+                    self.tally.send(read);
                     match self.given_up() {
                         Some(error) => Some(Step::ServerGone(error)),
                         None => self.take_from_server(cx, &scratch[..begun + read]),
@@ -261,6 +265,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(read)) => {
                     input.extend_from_slice(&scratch[..read]);
+                    self.tally.send(read);
                     match self.given_up() {
                         Some(error) => Some(Step::ServerGone(error)),
                         None => self.take_from_server(cx, &input),
@@ -285,6 +290,7 @@ impl Session {
             server.unread.extend_from_slice(&input[taken..]);
         }
         self.show_commit();
+        self.note_answered();
         // Others must know of DDL before this client does.
         if self.machine.happened != machine::Happened::default() {
             self.note_happened();
@@ -305,6 +311,7 @@ impl Session {
     /// The transaction is over: gives the connection back if that needs no waiting.
     fn rest(&mut self) -> Option<Step> {
         self.note_served();
+        self.note_over();
         self.heals = 0;
         let mut pins = self.machine.pins();
         if self.machine.is_on_replica() {
@@ -407,9 +414,11 @@ impl Session {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => Poll::Ready(Some(Step::ClientGone)),
             Poll::Ready(Ok(read)) if self.from_client.is_empty() => {
+                self.tally.receive(read);
                 Poll::Ready(self.take_from_client(cx, &scratch[..read]))
             }
             Poll::Ready(Ok(read)) => {
+                self.tally.receive(read);
                 let mut input = std::mem::take(&mut self.from_client);
                 input.extend_from_slice(&scratch[..read]);
                 Poll::Ready(self.take_from_client(cx, &input))
@@ -444,6 +453,7 @@ impl Session {
             };
             let run = sink.finish();
             self.show_commit();
+            self.note_asked();
             if self.machine.is_armed() {
                 self.keep_sent(&rest[..taken]);
             }
@@ -526,6 +536,7 @@ impl Session {
 
     /// The connection at hand is of no use, and nothing was sent on it: as if it had not been taken.
     fn abandon(&mut self) {
+        self.note_over();
         self.me.client.set_server(None);
         self.lease = None;
         self.to_server.clear();

@@ -2,7 +2,7 @@
 //! their own, byte for byte. Nothing is pooled or read, because the walsender's protocol lasts as long as the connection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 
@@ -61,6 +61,8 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         user,
         database,
         peer: client.peer.to_string(),
+        local: stream.local_addr().map(|address| address.to_string()),
+        application_name: String::new(),
         tls: client.tls,
         worker,
         long_key: client.protocol_minor >= 2,
@@ -78,6 +80,9 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         pid: server.pid,
         cancel_key: server.cancel_key,
         gate: CancelGate::default(),
+        opened: SystemTime::now(),
+        local: server.stream.local_addr().map(|address| address.to_string()),
+        is_tls: server.stream.is_tls(),
     })));
     message::authentication_ok(&mut pending);
     for (name, value) in &server.parameters {

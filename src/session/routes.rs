@@ -4,6 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::machine::plan::Why;
 use crate::route::Class;
+use crate::telemetry::metric::Metric;
+
+pub const STATEMENTS: Metric = Metric::counter(
+    "pgbaton_statements",
+    "Transactions and statements outside of one that were given a server connection, by what they are, where they went and \
+     why. A session that is pinned counts once for as long as it keeps it.",
+)
+.labels(&["class", "target", "reason"]);
+pub const RETRIED: Metric = Metric::counter(
+    "pgbaton_retried_statements",
+    "Statements that a replica could not answer and that were run elsewhere.",
+);
 
 /// One decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

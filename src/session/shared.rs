@@ -16,6 +16,7 @@ use super::login::LoginContext;
 use super::prepared::Registry;
 use super::readers::Readers;
 pub use super::routes::{Route, Routes};
+use super::tally::Tallies;
 use crate::auth::Credential;
 use crate::catalog::Facts;
 use crate::pool::memory::Parameters;
@@ -51,6 +52,10 @@ pub struct Shared {
     pub readers: Readers,
     /// Where statements went, and why.
     pub routes: Routes,
+    /// How much passed, and where the time went.
+    pub tallies: Tallies,
+    /// Connections that have not logged in yet.
+    pub logins: AtomicUsize,
     /// Whether the primary may be used, and under which epoch.
     pub gate: Gate,
     /// Commits whose outcome is not known.
@@ -142,6 +147,8 @@ impl Shared {
             clients: Arc::default(),
             readers,
             routes: Routes::new(workers),
+            tallies: Tallies::new(workers),
+            logins: AtomicUsize::new(0),
             gate: Gate::default(),
             doubts: Doubts::default(),
             hold: Hold::default(),

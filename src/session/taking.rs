@@ -143,6 +143,7 @@ impl Session {
             Demand::Primary(why) | Demand::Replica(why) => why,
         };
         self.previous = self.present.replace((self.place, self.machine.demand()));
+        self.tally.assign();
         self.shared.routes.count(self.me.client.worker, Route { class: self.machine.class(), on_replica, why });
     }
 
@@ -156,6 +157,8 @@ impl Session {
         // A cancel that came when an earlier wait was just over is not for this statement.
         let _ = me.cancelled.notified().now_or_never();
         me.set_activity(Activity::Waiting);
+        let since = me.clock_us();
+        me.set_waits_since(since);
         let mut stream = std::mem::replace(&mut self.stream, Stream::Closed);
         let mut ahead = Vec::new();
         let found = while_connected(&me, &mut stream, &mut ahead, async {
@@ -167,6 +170,9 @@ impl Session {
         })
         .await;
         self.stream = stream;
+        me.set_waits_since(0);
+        self.tally.wait(me.clock_us() - since);
+        self.tally.receive(ahead.len());
         self.from_client.append(&mut ahead);
         let Some(found) = found else {
             self.half_taken = None;

@@ -123,6 +123,7 @@ impl Machine {
                 }
             }
             b'C' => {
+                self.answered.statements += u32::from(!silent);
                 match fields::command_tag(body) {
                     b"ROLLBACK" => self.commit.has_written = false,
                     tag => self.commit.has_written |= commit::has_written(tag),
@@ -159,14 +160,27 @@ impl Machine {
                     return Keep::Drop;
                 }
             }
+            b'V' => self.answered.statements += 1,
             b'I' => {
+                self.answered.statements += u32::from(!silent);
                 if let Some(Expect { due: Due::Execute(_), .. }) = self.queue.front() {
                     self.queue.pop_front();
                 }
             }
             b'G' => self.copy_begins(),
-            b'E' => return self.error(body, silent, memory),
-            b'Z' => return self.ready(body, memory, silent),
+            b'E' => {
+                let keep = self.error(body, silent, memory);
+                if !matches!(keep, Keep::Drop) {
+                    self.answered.statements += 1;
+                    self.answered.errors += 1;
+                }
+                return keep;
+            }
+            b'Z' => {
+                let keep = self.ready(body, memory, silent);
+                self.answered.transactions += u32::from(!silent && self.status == Tx::Idle);
+                return keep;
+            }
             b'S' => return self.parameter(body, memory, silent),
             // Not an answer to anything: it concerns the client even between our own statements.
             b'A' => return self.notification(body),
@@ -260,6 +274,7 @@ impl Machine {
         if self.parameters.get("application_name").unwrap_or("") != &*name {
             Arc::make_mut(&mut self.parameters).set("application_name", &name);
             message::parameter_status(&mut bytes, "application_name", &name);
+            self.happened.renamed = true;
         }
         message::raw(&mut bytes, b'Z', &[status]);
         Keep::Instead(bytes)
@@ -400,6 +415,7 @@ impl Machine {
         if name == "application_name" && self.name_reset {
             return Keep::Drop;
         }
+        self.happened.renamed |= name == "application_name";
         if together {
             self.parameters = memory.parameters.clone();
         } else {
