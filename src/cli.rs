@@ -2,6 +2,7 @@
 //!
 //! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
 
+mod drill;
 mod list;
 
 use std::io::Write as _;
@@ -41,6 +42,7 @@ Examples:
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton agent -c agent.toml           look after one PostgreSQL
+  pgbaton drill --all                   break such a cluster in every way there is, and judge what clients saw
   pgbaton list --watch                  what a running one makes of its nodes, again and again
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
@@ -67,6 +69,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
+    /// Break a throw-away cluster under load, and judge what clients saw
+    #[command(after_help = drill::HELP)]
+    Drill(drill::DrillArguments),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = LIST_HELP)]
     List(ListArguments),
@@ -383,7 +388,7 @@ enum ConfigVerb {
 pub fn run() -> ExitCode {
     // clap prints its own message and exits with 2 for usage, 0 for --help and --version.
     match execute(CommandLine::parse().verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(reason) => {
             eprintln!("pgbaton: {reason}");
             ExitCode::from(1)
@@ -391,7 +396,15 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
+fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match verb {
+        Verb::Drill(arguments) => drill::drill(arguments),
+        verb => obey(verb).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// All whose answer is that it was done, or why not.
+fn obey(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
     match verb {
         Verb::Serve(ConfigFile { file }) => {
             let config = Config::load(&file)?;
@@ -412,6 +425,8 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             let chaos = chaos.then_some(demo::Chaos { every, limit });
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
         }
+        // Answered before: it has an exit code of its own.
+        Verb::Drill(_) => Ok(()),
         Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
         Verb::Explain(arguments) => explain(arguments),
         Verb::History(HistoryArguments { limit, asking }) => {
