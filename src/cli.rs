@@ -5,6 +5,7 @@
 
 mod asking;
 mod demo;
+mod drill;
 mod explain;
 mod list;
 mod orders;
@@ -70,6 +71,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = demo::DEMO_HELP)]
     Demo(demo::DemoArguments),
+    /// Break a throw-away cluster under load, and judge what clients saw
+    #[command(after_help = drill::HELP)]
+    Drill(drill::DrillArguments),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = list::LIST_HELP)]
     List(list::ListArguments),
@@ -142,7 +146,7 @@ pub fn run() -> ExitCode {
     let verb = CommandLine::parse().verb;
     let wants_json = verb.wants_json();
     match execute(verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(reason) => {
             if wants_json {
                 println!("{}", told(&*reason));
@@ -172,8 +176,10 @@ pub fn verbs() -> Vec<String> {
     CommandLine::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
 }
 
-fn execute(verb: Verb) -> Outcome {
-    match verb {
+fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let done = match verb {
+        // It has an exit code of its own.
+        Verb::Drill(arguments) => return drill::drill(arguments),
         Verb::Serve(arguments) => serving::serve(arguments),
         Verb::Agent(arguments) => serving::look_after(arguments),
         Verb::Demo(arguments) => demo::run(arguments),
@@ -193,7 +199,8 @@ fn execute(verb: Verb) -> Outcome {
         Verb::Config(verb) => setup::config(verb),
         Verb::Completions(arguments) => shell::completions(arguments, CommandLine::command()),
         Verb::Man(arguments) => shell::man(arguments, CommandLine::command()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

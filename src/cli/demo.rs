@@ -63,7 +63,7 @@ pub(super) fn run(arguments: DemoArguments) -> Outcome {
     Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
 }
 
-fn durability(text: &str) -> Result<Durability, String> {
+pub(super) fn durability(text: &str) -> Result<Durability, String> {
     match text {
         "async" => Ok(Durability::Async),
         "quorum" => Ok(Durability::Quorum),
