@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use super::events::{self, Feed};
 use super::history::{self, Entries, History};
 use super::metrics;
 use super::orders::{Orders, Reload};
@@ -40,6 +41,9 @@ pub struct Api {
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
     pub history: History,
+    /// For how long nobody has taken writes, in milliseconds; `None` while somebody does.
+    pub closed_for: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    pub feed: Feed,
 }
 
 /// Serves for as long as it is polled.
@@ -56,6 +60,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/explain", get(explain))
         .route("/history", get(past))
         .route("/availability", get(availability))
+        .route("/events", get(events::events))
+        .merge(super::dashboard::routes())
         .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

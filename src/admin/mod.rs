@@ -1,6 +1,9 @@
 //! What people ask of a running pgbaton: reads handles, sends wishes; decides nothing.
 
 pub mod console;
+mod dashboard;
+pub mod events;
+mod figures;
 pub mod history;
 pub mod http;
 mod metrics;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::watch;
 
 use super::{Running, StartError, listen};
+use crate::admin::events::Feed;
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
 use crate::admin::orders::{Orders, Reload};
@@ -34,7 +35,7 @@ pub fn api(
     reload: Reload,
 ) -> Api {
     let token = &config.admin.token;
-    let seen = cluster.clone();
+    let (seen, closed) = (cluster.clone(), cluster.clone());
     Api {
         shared,
         believed: Box::new(move || seen.picture()),
@@ -44,6 +45,8 @@ pub fn api(
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
+        closed_for: Box::new(move || closed.closed_for()),
+        feed: Feed::default(),
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Handle {
     store: Arc<Mutex<Embedded>>,
     /// In milliseconds since 1970.
     started: u64,
+    /// What the brain counts time from.
+    origin: Instant,
 }
 
 enum Request {
@@ -104,6 +106,12 @@ impl Handle {
     /// What the brain believes.
     pub fn picture(&self) -> Arc<Picture> {
         self.picture.borrow().clone()
+    }
+
+    /// For how long nobody has taken writes, in milliseconds; `None` while somebody does.
+    pub fn closed_for(&self) -> Option<u64> {
+        let since = self.picture.borrow().closed_since?;
+        Some(since_origin(self.origin).0.saturating_sub(since.0))
     }
 
     /// What is written down, and that somebody has watched since the start until now.
@@ -197,7 +205,8 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
     let (picture, pictured) = watch::channel(Arc::new(brain.picture()));
     let store = Arc::new(Mutex::new(store));
     let started = unix_ms();
-    let handle = Handle { requests, picture: pictured, store: store.clone(), started };
+    let origin = Instant::now();
+    let handle = Handle { requests, picture: pictured, store: store.clone(), started, origin };
     let (reports, reported) = mpsc::unbounded_channel();
     let driver = Driver {
         brain,
@@ -220,7 +229,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         is_keeping_up: false,
         ledger: Ledger::new(store, started),
         picture,
-        origin: Instant::now(),
+        origin,
         reached: nodes.reached.iter().map(|node| (node.address.id.clone(), node.clone())).collect(),
         wanted: nodes,
         is_changing: false,
@@ -293,7 +302,7 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+        since_origin(self.origin)
     }
 
     fn see(&mut self, seen: Seen) {
@@ -493,6 +502,10 @@ impl Driver {
 }
 
 /// The calendar, for records and history; nothing is decided by it.
+fn since_origin(origin: Instant) -> Millis {
+    Millis(u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
