@@ -23,9 +23,9 @@ pub struct Figures {
     pub held: Held,
     /// For how long nobody has taken writes, in milliseconds; null while somebody does.
     pub closed_ms: Option<u64>,
-    /// Transactions, and statements outside of one, by where they went.
+    /// Transactions that ended, statements outside of one among them, by where they ran.
     pub rates: Option<Rates>,
-    /// The same since the start, by what they were, where they went and why.
+    /// Each time a session was given a server connection since the start, by what they were, where they went and why.
     pub routes: Vec<Route>,
     /// Statements that a replica could not answer and that were run elsewhere, since the start.
     pub retried: u64,
@@ -107,6 +107,8 @@ struct Look {
     retried: u64,
     /// Reads that each node was chosen for.
     served: HashMap<String, u64>,
+    /// Transactions that each client has seen the end of.
+    transactions: HashMap<u64, u64>,
 }
 
 /// How often something happened between two looks.
@@ -131,11 +133,13 @@ impl Meter {
         let now = Instant::now();
         let counted = shared.routes.all();
         let (nodes, served) = nodes(shared);
+        let (clients, transactions) = clients(shared);
         let look = Look {
             at: now,
             routes: counted.iter().map(|(class, target, reason, count)| ((*class, *target, *reason), *count)).collect(),
             retried: shared.routes.retried(),
             served,
+            transactions,
         };
         let last = self.last.as_ref().map(|last| (last, Between(now - last.at)));
         let routes: Vec<Route> = counted
@@ -151,10 +155,12 @@ impl Meter {
             // A sum over nothing is -0.0.
             rates.sum::<f64>() + 0.0
         };
-        let rates = last.map(|(last, between)| Rates {
-            primary: to("primary"),
-            replica: to("replica"),
-            retried: between.rate(last.retried, look.retried),
+        let rates = last.map(|(last, between)| {
+            let ended = look.ended_since(last);
+            let replica = to("replica");
+            // A session that keeps its connection to the primary is counted once in the routes, whatever it does there.
+            let primary = (between.rate(0, ended) - replica).max(to("primary"));
+            Rates { primary, replica, retried: between.rate(last.retried, look.retried) }
         });
         let nodes = match (&rates, last) {
             (Some(rates), Some((last, _))) => shared_out(nodes, rates.replica, &last.served, &look.served),
@@ -163,7 +169,7 @@ impl Meter {
         let (pools, pools_left_out) = pools(shared);
         let figures = Figures {
             at,
-            clients: clients(shared),
+            clients,
             held: Held { statements: shared.hold.statements(), bytes: shared.hold.bytes() },
             closed_ms,
             rates,
@@ -179,17 +185,27 @@ impl Meter {
     }
 }
 
-fn clients(shared: &Shared) -> Clients {
-    let mut clients = Clients::default();
+impl Look {
+    /// Transactions that ended between the two. What clients that have left did in their last moments is not known.
+    fn ended_since(&self, last: &Look) -> u64 {
+        let ended =
+            |(client, now): (&u64, &u64)| now.saturating_sub(last.transactions.get(client).copied().unwrap_or(0));
+        self.transactions.iter().map(ended).sum()
+    }
+}
+
+fn clients(shared: &Shared) -> (Clients, HashMap<u64, u64>) {
+    let (mut clients, mut transactions) = (Clients::default(), HashMap::new());
     for client in shared.clients.all() {
         clients.connected += 1;
+        transactions.insert(client.id, client.transactions.load(Ordering::Relaxed));
         match client.activity() {
             Activity::Idle => {}
             Activity::Waiting => clients.waiting += 1,
             Activity::Active => clients.active += 1,
         }
     }
-    clients
+    (clients, transactions)
 }
 
 fn nodes(shared: &Shared) -> (Vec<Node>, HashMap<String, u64>) {

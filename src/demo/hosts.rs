@@ -34,6 +34,9 @@ const HURRY: Duration = Duration::from_millis(100);
 /// Data of the past that each agent keeps: a demo is broken often.
 const KEEP: &str = "128MiB";
 
+/// Where pgbaton's verbs find the token of the admin endpoint.
+const TOKEN: &str = "PGBATON_TOKEN";
+
 /// Files that a kept demo has, and nothing else that somebody may name by mistake.
 const MARKS: [&str; 3] = ["pgbaton.toml", "control_password", "n1/agent.toml"];
 
@@ -225,6 +228,10 @@ impl Hosts {
             durability.as_str(),
             self.agent_token,
         );
+        // Whoever has a token for pgbaton's verbs shows it here too.
+        if let Ok(token) = std::env::var(TOKEN) {
+            let _ = writeln!(text, "token = {}", toml::Value::String(token));
+        }
         if !failover.is_empty() {
             let _ = write!(text, "\n[failover]\n{failover}");
         }

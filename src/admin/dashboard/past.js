@@ -12,7 +12,7 @@ const ASK = 10000;
 
 const PHASES = {
   detect: "noticing that the primary is gone",
-  close: "stopping new transactions and letting open ones end",
+  checkpoint: "a checkpoint beforehand, so that the stop is short",
   drain: "letting open transactions end",
   stop: "stopping the old primary",
   recruit: "stopping the standbys from listening to the old primary",
@@ -67,8 +67,8 @@ export class Past {
   // --- the list ------------------------------------------------------------------------------------------------------
 
   #list() {
-    // That somebody watched is no event; it is in the availability.
-    const entries = [...this.#entries.values()].filter((entry) => entry.what !== "watch").sort((a, b) => when(b) - when(a));
+    show(at("past-none"), ![...this.#entries.values()].some(isEvent));
+    const entries = [...this.#entries.values()].filter(isEvent).sort((a, b) => when(b) - when(a));
     const shown = this.#isLong ? entries : entries.slice(0, FEW);
     const longest = Math.max(1, ...shown.filter((entry) => entry.what === "epoch").map(total));
     keyed(at("past"), shown, name, () => make("li"), (row, entry) => {
@@ -78,7 +78,6 @@ export class Past {
       row.className = entry.what;
       row.replaceChildren(make("time", { text: date(when(entry)), datetime: new Date(when(entry)).toISOString() }), told(entry, longest));
     });
-    if (entries.length === 0) at("past").replaceChildren(make("li", { class: "faint", text: "Nothing yet." }));
     show(at("past-more"), entries.length > FEW);
     say(at("past-more"), this.#isLong ? "Show fewer" : `Show all ${entries.length}`);
   }
@@ -135,6 +134,11 @@ function name(entry) {
     case "watch": return `watch ${entry.from}`;
     default: return `${entry.what} ${entry.node} ${entry.began_at}`;
   }
+}
+
+/** That somebody watched is none; it is in the availability. */
+function isEvent(entry) {
+  return entry.what !== "watch";
 }
 
 function when(entry) {

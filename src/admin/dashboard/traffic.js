@@ -1,6 +1,6 @@
 // What is moving: figures, two strip charts, where statements go, and the pools.
 
-import { bytes, count, draw, facts, keyed, make, rate, say, time } from "./words.js";
+import { bytes, count, draw, facts, keyed, make, rate, say, show, time } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -17,6 +17,8 @@ export class Traffic {
   #marks = [];
   #primary = undefined;
   #rates = new Map();
+  /** It is measured where something goes by it. */
+  #hasLatency = false;
 
   cluster(cluster) {
     // Lines in the charts where the primary changed, as seen from here.
@@ -32,6 +34,7 @@ export class Traffic {
     const reads = measured.reduce((sum, node) => sum + node.reads_per_second, 0);
     const latency = reads ? measured.reduce((sum, node) => sum + node.read_ms * node.reads_per_second, 0) / reads : null;
     this.#samples.push({ at: figures.at, primary: rates?.primary ?? null, replica: rates?.replica ?? null, latency });
+    this.#hasLatency ||= latency !== null;
     this.#samples = this.#samples.slice(-WIDTH - 1);
     this.#marks = this.#marks.filter((mark) => mark.at >= this.#samples[0].at);
 
@@ -42,10 +45,10 @@ export class Traffic {
       ["Clients", count(clients.connected), `${count(clients.active)} active`],
       ["Waiting", count(clients.waiting), "for a server connection", clients.waiting ? "warn" : ""],
       ["Held", count(held.statements), held.statements ? `for a primary, ${bytes(held.bytes)}` : "for a primary", held.statements ? "warn" : ""],
-      ["Read latency", latency === null ? "–" : time(latency), "mean on replicas"],
+      latency === null && !this.#hasLatency ? null : ["Read latency", latency === null ? "–" : time(latency), "mean on replicas"],
       ["Run elsewhere", count(figures.retried), "reads a replica could not answer"],
       ["In doubt", count(doubtful), doubtful ? Object.entries(doubts).filter(([, n]) => n).map(([word, n]) => `${count(n)} ${word}`).join(", ") : "commits without an answer"],
-    ]);
+    ].filter(Boolean));
     this.#strips();
     this.#routes(figures.routes);
     this.#pools(figures);
@@ -67,7 +70,8 @@ export class Traffic {
     ];
     strip(at("throughput"), this.#samples, this.#marks, stacked, (top) => `${rate(top)}/s`,
       last.primary === null ? "no rates yet" : `${rate(last.primary)} transactions per second on the primary, ${rate(last.replica)} on replicas`);
-    strip(at("latency"), this.#samples, [], [{ kind: "latency", value: (sample) => sample.latency }], time,
+    show(at("latency-figure"), this.#hasLatency);
+    if (this.#hasLatency) strip(at("latency"), this.#samples, [], [{ kind: "latency", value: (sample) => sample.latency }], time,
       last.latency === null ? "no reads on replicas" : `reads on replicas take ${time(last.latency)}`);
   }
 
