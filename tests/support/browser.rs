@@ -3,7 +3,7 @@
 
 #![allow(dead_code)]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -81,16 +81,29 @@ impl Browser {
         let body = body.map_or(String::new(), Value::to_string);
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let asked = write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+        let question = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut answer = String::new();
-        asked.and_then(|()| stream.read_to_string(&mut answer)).map_err(|error| error.to_string())?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        let mut body: Value = serde_json::from_str(body).map_err(|error| format!("{error}: {body}"))?;
+        stream.write_all(question.as_bytes()).map_err(|error| error.to_string())?;
+        // It keeps the connection open, whatever it is asked to do.
+        let mut reader = BufReader::new(stream);
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).map_err(|error| error.to_string())?;
+            if line.len() <= 2 {
+                break;
+            }
+            if let Some(told) = line.to_lowercase().strip_prefix("content-length:") {
+                length = told.trim().parse().map_err(|_| line.clone())?;
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).map_err(|error| error.to_string())?;
+        let body = String::from_utf8_lossy(&body);
+        let mut body: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
         if head.starts_with("HTTP/1.1 200") { Ok(body["value"].take()) } else { Err(body["value"].to_string()) }
     }
 

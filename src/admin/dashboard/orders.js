@@ -111,6 +111,8 @@ export class Orders {
     const order = this.#order();
     const typed = this.#form.elements.token;
     if (typed.value) {
+      // No header takes anything else, and no token has it.
+      if (!/^[\x21-\x7e]+$/.test(typed.value)) return this.#say("A token has letters, digits and signs only.", "bad");
       sessionStorage.setItem(TOKEN, typed.value);
       typed.value = "";
     }
