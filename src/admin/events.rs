@@ -16,9 +16,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::MissedTickBehavior;
 
-use super::figures::Meter;
 use super::http::{Api, Refused};
 use super::picture::Cluster;
+use super::pulse::Meter;
 use crate::cluster::HistoryEntry;
 
 /// How often it is looked whether the cluster is as it was.

@@ -3,10 +3,10 @@
 pub mod console;
 mod dashboard;
 pub mod events;
-mod figures;
 pub mod history;
 pub mod http;
 mod metrics;
 pub mod orders;
 pub mod picture;
+mod pulse;
 pub mod tables;

@@ -42,7 +42,7 @@ function refused(said) {
 function explained(said) {
   const verdict = { primary: "goes to the primary", replica: "goes to a replica", none: "is refused" }[said.target] ?? said.target;
   const nodes = said.nodes.map((node) => {
-    const lag = node.lag_bytes === null ? "" : ` (${bytes(node.lag_bytes)}, ${time(node.lag_ms)} behind)`;
+    const lag = !node.lag_bytes ? "" : ` (${bytes(node.lag_bytes)}, ${time(node.lag_ms)} behind)`;
     return make("li", { class: node.rejected ? "no" : "yes" }, make("b", { text: node.id }), ` ${node.rejected ?? "may serve it"}${lag}`);
   });
   return [

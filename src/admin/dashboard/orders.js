@@ -1,8 +1,11 @@
 // What an operator orders: says what will happen, asks for the token if there is one, and tells what came of it.
 
-import { bytes, make, roughly, say, show, time } from "./words.js";
+import { bytes, make, moment, roughly, say, show, time } from "./words.js";
 
 const TOKEN = "pgbaton-token";
+/** How long the page says that something was done. */
+const OUTCOME = 15000;
+
 const at = (id) => document.getElementById(id);
 
 export class Orders {
@@ -12,6 +15,7 @@ export class Orders {
   #dialog = at("order");
   #form = at("order").querySelector("form");
   #isBusy = false;
+  #forgets = 0;
 
   constructor() {
     at("order-cancel").addEventListener("click", () => this.#dialog.close());
@@ -172,9 +176,12 @@ export class Orders {
 
   /** On the page itself, for when the dialog is gone. */
   #told(text, tone) {
-    say(at("outcome"), text);
+    clearTimeout(this.#forgets);
+    say(at("outcome"), `${moment(Date.now())}  ${text}`);
     at("outcome").className = `outcome ${tone}`;
     show(at("outcome"), true);
+    // What went wrong stays until the next order.
+    if (tone !== "bad") this.#forgets = setTimeout(() => show(at("outcome"), false), OUTCOME);
   }
 }
 

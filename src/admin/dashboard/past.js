@@ -10,6 +10,9 @@ const WINDOWS = ["1h", "24h", "30d", "365d"];
 /** Availability is asked for again so often: it moves slowly. */
 const ASK = 10000;
 
+/** Kinds of epochs that nobody has to worry about. */
+const ORDERED = ["adoption", "switchover", "order", "command"];
+
 const PHASES = {
   detect: "noticing that the primary is gone",
   checkpoint: "a checkpoint beforehand, so that the stop is short",
@@ -75,7 +78,7 @@ export class Past {
       const text = JSON.stringify([entry, longest]);
       if (row.dataset.text === text) return;
       row.dataset.text = text;
-      row.className = entry.what;
+      row.className = entry.what === "epoch" && !ORDERED.includes(entry.kind) ? "epoch failure" : entry.what;
       row.replaceChildren(make("time", { text: date(when(entry)), datetime: new Date(when(entry)).toISOString() }), told(entry, longest));
     });
     show(at("past-more"), entries.length > FEW);

@@ -15,15 +15,16 @@ const FRESH = 0.4;
 export class Traffic {
   #samples = [];
   #marks = [];
-  #primary = undefined;
+  #primary = null;
   #rates = new Map();
   /** It is measured where something goes by it. */
   #hasLatency = false;
 
   cluster(cluster) {
-    // Lines in the charts where the primary changed, as seen from here.
-    if (this.#primary !== undefined && cluster.primary !== this.#primary && this.#samples.length) {
-      this.#marks.push({ at: this.#samples.at(-1).at, text: cluster.primary ?? "no primary" });
+    if (cluster.primary === null) return;
+    // A line in the chart where another one took over, as seen from here.
+    if (this.#primary !== null && cluster.primary !== this.#primary && this.#samples.length) {
+      this.#marks.push({ at: this.#samples.at(-1).at, text: cluster.primary });
     }
     this.#primary = cluster.primary;
   }
@@ -151,9 +152,8 @@ function strip(svg, samples, marks, series, label, said) {
   }
   for (const mark of marks) {
     const place = x(mark.at).toFixed(1);
-    const isAtEnd = width - place < 90;
     parts.push(draw("path", { class: "mark", d: `M${place} 0V${height}` }));
-    parts.push(draw("text", { class: "mark", x: Number(place) + (isAtEnd ? -5 : 5), y: 12, "text-anchor": isAtEnd ? "end" : "start", text: mark.text }));
+    parts.push(draw("text", { class: "mark", x: Number(place) - 5, y: 12, "text-anchor": "end", text: `→ ${mark.text}` }));
   }
   svg.replaceChildren(...parts);
 }

@@ -15,7 +15,7 @@ const POOLS: usize = 100;
 
 /// The event `figures`. Rates are per second, of the time since the look before, and null at the first look.
 #[derive(Debug, Serialize)]
-pub struct Figures {
+pub struct Pulse {
     /// In milliseconds since 1970.
     pub at: u64,
     pub clients: Clients,
@@ -129,7 +129,7 @@ impl Meter {
         self.last = None;
     }
 
-    pub fn look(&mut self, shared: &Shared, at: u64, closed_ms: Option<u64>) -> Figures {
+    pub fn look(&mut self, shared: &Shared, at: u64, closed_ms: Option<u64>) -> Pulse {
         let now = Instant::now();
         let counted = shared.routes.all();
         let (nodes, served) = nodes(shared);
@@ -167,7 +167,7 @@ impl Meter {
             _ => nodes,
         };
         let (pools, pools_left_out) = pools(shared);
-        let figures = Figures {
+        let pulse = Pulse {
             at,
             clients,
             held: Held { statements: shared.hold.statements(), bytes: shared.hold.bytes() },
@@ -181,7 +181,7 @@ impl Meter {
             pools_left_out,
         };
         self.last = Some(look);
-        figures
+        pulse
     }
 }
 
