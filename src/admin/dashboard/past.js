@@ -182,7 +182,9 @@ function epoch(entry, longest) {
     place.append(bar, legend);
   }
   const lost = entry.known_loss_bytes ? `${bytes(entry.known_loss_bytes)} of the old primary’s log are lost` : "no known loss";
-  const commits = entry.lost_commits_at_most ? `, at most ${count(entry.lost_commits_at_most)} acknowledged commits` : "";
+  // With a quorum what was acknowledged is on another disk too, and nothing is lost at a switchover.
+  const mayBeLost = entry.durability === "async" && entry.kind !== "switchover" && entry.lost_commits_at_most;
+  const commits = mayBeLost ? `, at most ${count(entry.lost_commits_at_most)} acknowledged commits` : "";
   place.append(make("p", { class: "sums" }, make("b", { text: `no writes for ${time(Math.max(0, down))}` }), ` · ${lost}${commits} · ${entry.durability}`));
   place.append(make("p", { class: "cause", text: entry.cause }));
   const rejected = Object.entries(entry.rejected);

@@ -69,7 +69,7 @@ export function count(number) {
 
 export function rate(number) {
   if (number === null || number === undefined) return "–";
-  return number === 0 || number >= 10 ? whole.format(number) : tenth.format(number);
+  return number < 0.05 || number >= 10 ? whole.format(number) : tenth.format(number);
 }
 
 export function bytes(number) {
