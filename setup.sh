@@ -81,6 +81,8 @@ has_pq() { [ -e /usr/share/gocode/src/github.com/lib/pq ]; }
 # Where no engine answers, the suite that needs these is skipped, whatever else is there.
 has_docker() { have docker && docker version >/dev/null 2>&1; }
 has_debootstrap() { PATH="$PATH:/usr/sbin:/sbin" have debootstrap || docker image inspect debian:trixie-slim >/dev/null 2>&1; }
+# Debian has it as chromium; the suite also takes one of another name.
+has_browser() { { have chromium || have chromium-browser || have google-chrome; } && have chromedriver; }
 has_pgbouncer() { have pgbouncer; }
 has_haproxy() { have haproxy; }
 
@@ -104,6 +106,7 @@ packages_for() {
     go) echo golang-go ;;
     pq) echo golang-github-lib-pq-dev ;;
     debootstrap) echo debootstrap ;;
+    browser) echo chromium chromium-driver ;;
     pgbouncer) echo pgbouncer ;;
     haproxy) echo haproxy ;;
     esac
@@ -187,6 +190,7 @@ if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
     for driver in psycopg asyncpg java pgjdbc node node_pg go pq; do
         need driver "$driver" "driver suite"
     done
+    need driver browser "the dashboard, in a real browser"
     has_docker && need driver debootstrap "the containers' base image, where no registry can be reached"
 fi
 

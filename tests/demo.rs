@@ -39,6 +39,8 @@ impl Demo {
     fn start_in(directory: &Path, more: &[&str]) -> Demo {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgbaton"));
         command.args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--dir"]).arg(directory).args(more);
+        // A demo takes its token from there.
+        command.env_remove("PGBATON_TOKEN");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (send, lines) = channel();

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use super::events::{self, Feed};
 use super::history::{self, Entries, History};
 use super::orders::{Orders, Reload};
 use super::picture::Cluster;
@@ -45,6 +46,9 @@ pub struct Api {
     pub history: History,
     /// What is counted of changes of primary.
     pub changes: Changes,
+    /// For how long nobody has taken writes, in milliseconds; `None` while somebody does.
+    pub closed_for: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    pub feed: Feed,
 }
 
 /// Serves for as long as it is polled.
@@ -63,6 +67,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/availability", get(availability))
         .route("/openapi.json", get(openapi::answer))
         .merge(balancers::routes())
+        .route("/events", get(events::events))
+        .merge(super::dashboard::routes())
         .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

@@ -51,6 +51,9 @@ pub struct Node {
     pub eligible: bool,
     /// Why not; empty when it may.
     pub reason: String,
+    /// Why it cannot become the primary just now; null of one that can.
+    #[serde(default)]
+    pub not_promotable: Option<String>,
     /// What its agent last said; null when there is none.
     pub agent: Option<AgentAccount>,
     #[serde(skip)]
@@ -152,6 +155,8 @@ pub fn nodes(shared: &Shared, believed: Option<&cluster::Picture>) -> Vec<Node> 
             lag_ms,
             eligible: reader.is_some_and(|reader| reader.state.is_ok()),
             reason,
+            not_promotable: account
+                .map_or_else(|| Some("not seen yet".to_owned()), |account| account.promotable.clone().err()),
             agent: account.and_then(|account| account.agent.clone()),
             read: read.unwrap_or_default(),
         });

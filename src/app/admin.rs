@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::watch;
 
 use super::{Running, StartError, listen};
+use crate::admin::events::Feed;
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
 use crate::admin::orders::{Orders, Reload};
@@ -34,8 +35,8 @@ pub fn api(
     reload: Reload,
 ) -> Api {
     let token = &config.admin.token;
-    let seen = cluster.clone();
     let changes = cluster.changes();
+    let (seen, closed) = (cluster.clone(), cluster.clone());
     Api {
         shared,
         believed: Box::new(move || seen.picture()),
@@ -46,6 +47,8 @@ pub fn api(
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
         changes,
+        closed_for: Box::new(move || closed.closed_for()),
+        feed: Feed::default(),
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn greeting(
     let _ = write!(
         text,
         "\n    configuration  {directory}/pgbaton.toml, {directory}/{primary}/agent.toml\n    \
+         dashboard      http://{admin}/\n    \
          admin          http://{admin}/cluster, /metrics\n    logs           {directory}/log/\n\
          \nTry next, in a second terminal:\n\n\
          \x20   {pgbaton} list --watch{at}\n        what each node is and does; in a third one, then,\n\

@@ -36,6 +36,9 @@ const HURRY: Duration = Duration::from_millis(100);
 /// Data of the past that each agent keeps: a demo is broken often.
 const KEEP: &str = "128MiB";
 
+/// Where pgbaton's verbs find the token of the admin endpoint.
+const TOKEN: &str = "PGBATON_TOKEN";
+
 /// Files that a kept demo has, and nothing else that somebody may name by mistake.
 const MARKS: [&str; 3] = ["pgbaton.toml", "control_password", "n1/agent.toml"];
 
@@ -69,6 +72,8 @@ pub struct Hosts {
     bin: PgBin,
     run_as: Option<RunAs>,
     agent_token: String,
+    /// What pgbaton wants to be shown by whoever orders something.
+    admin_token: Option<String>,
     postgres: String,
     /// Looks after the agents until this is dropped.
     supervisor: Option<(Sender<()>, JoinHandle<()>)>,
@@ -93,13 +98,20 @@ impl Hosts {
         let sweeper = Sweeper::watch_agents(&directory, keep, &program, lock)
             .map_err(|source| ProgramError::Io { what: "cannot run /bin/sh".into(), source })?;
         let count = (plan.replicas + 1).max(if is_old { hosts_in(&directory) } else { 0 });
+        let agent_token = random_password()?;
+        let admin_token = match plan.admin.ip().is_loopback() || plan.places.is_empty() {
+            // Whoever has a token for pgbaton's verbs shows it here too.
+            true => std::env::var(TOKEN).ok(),
+            false => Some(agent_token.clone()),
+        };
         let mut hosts = Hosts {
             keep,
             is_old,
             hosts: Arc::default(),
             bin,
             run_as,
-            agent_token: random_password()?,
+            admin_token,
+            agent_token,
             postgres: plan.postgres.clone(),
             supervisor: None,
             sweeper,
@@ -137,9 +149,9 @@ impl Hosts {
         self.run_as.as_ref().map(|user| user.name.as_str())
     }
 
-    /// What agents, and pgbaton where it does not listen on a loopback address, want to be shown.
-    pub fn token(&self) -> &str {
-        &self.agent_token
+    /// What pgbaton wants to be shown by whoever orders something.
+    pub fn token(&self) -> Option<&str> {
+        self.admin_token.as_deref()
     }
 
     pub fn is_kept(&self) -> bool {
@@ -239,8 +251,8 @@ impl Hosts {
             durability.as_str(),
             self.agent_token,
         );
-        if !admin.ip().is_loopback() && !plan.places.is_empty() {
-            let _ = writeln!(text, "token = \"{}\"", self.agent_token);
+        if let Some(token) = &self.admin_token {
+            let _ = writeln!(text, "token = {}", toml::Value::String(token.clone()));
         }
         if !failover.is_empty() {
             let _ = write!(text, "\n[failover]\n{failover}");

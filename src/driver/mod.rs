@@ -96,6 +96,8 @@ pub struct Handle {
     /// In milliseconds since 1970.
     started: u64,
     changes: Changes,
+    /// What the brain counts time from.
+    origin: Instant,
 }
 
 /// An order, whose it is, and who is told what came of it.
@@ -119,6 +121,12 @@ impl Handle {
     /// What is counted of changes of primary.
     pub fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+
+    /// For how long nobody has taken writes, in milliseconds; `None` while somebody does.
+    pub fn closed_for(&self) -> Option<u64> {
+        let since = self.picture.borrow().closed_since?;
+        Some(since_origin(self.origin).0.saturating_sub(since.0))
     }
 
     /// What is written down, and that somebody has watched since the start until now.
@@ -218,7 +226,9 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
     let store = Arc::new(Mutex::new(store));
     let started = unix_ms();
     let changes = Changes::default();
-    let handle = Handle { requests, picture: pictured, store: store.clone(), started, changes: changes.clone() };
+    let origin = Instant::now();
+    let handle =
+        Handle { requests, picture: pictured, store: store.clone(), started, changes: changes.clone(), origin };
     let (reports, reported) = mpsc::unbounded_channel();
     let driver = Driver {
         brain,
@@ -243,7 +253,7 @@ pub fn new(parts: Parts) -> (Handle, impl Future<Output = ()> + Send) {
         ledger: Ledger::new(store, started),
         changes,
         picture,
-        origin: Instant::now(),
+        origin,
         reached: nodes.reached.iter().map(|node| (node.address.id.clone(), node.clone())).collect(),
         wanted: nodes,
         is_changing: false,
@@ -317,7 +327,7 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+        since_origin(self.origin)
     }
 
     fn see(&mut self, seen: Seen) {
@@ -544,6 +554,10 @@ impl Driver {
 }
 
 /// The calendar, for records and history; nothing is decided by it.
+fn since_origin(origin: Instant) -> Millis {
+    Millis(u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -20,6 +20,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::impatient::{self, Impatient};
+
 /// Connections served at once; the next one waits to be accepted. Monitoring and load balancers need a handful.
 const CONNECTIONS: usize = 256;
 
@@ -70,7 +72,7 @@ async fn serve_connection(stream: TcpStream, caller: Caller, router: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Impatient::new(stream, impatient::UNREAD)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the endpoint ended early");

@@ -7,6 +7,7 @@ pub mod conninfo;
 pub mod dial;
 pub mod endpoint;
 pub mod http;
+mod impatient;
 pub mod inbox;
 pub mod stream;
 pub mod tls;

@@ -115,7 +115,7 @@ impl<'h> Fault<'h> {
     }
 
     /// Does it. The process id of a server that another one has to take the place of; or why it could not be done.
-    pub fn strike(&self, admin: SocketAddr) -> Result<Option<u32>, String> {
+    pub fn strike(&self, admin: SocketAddr, token: Option<&str>) -> Result<Option<u32>, String> {
         match self {
             Fault::KillServer(host) => Ok(host.kill_server()),
             Fault::Freeze(host, _) => {
@@ -133,7 +133,7 @@ impl<'h> Fault<'h> {
                 wiped.map_err(|error| format!("cannot wipe {}: {error}", host.data().display()))?;
                 Ok(old)
             }
-            Fault::Switchover => switch_over(admin).map(|()| None),
+            Fault::Switchover => switch_over(admin, token).map(|()| None),
         }
     }
 }
@@ -150,11 +150,11 @@ fn empty(data: &Path) -> std::io::Result<()> {
 }
 
 /// As an operator does.
-fn switch_over(admin: SocketAddr) -> Result<(), String> {
+fn switch_over(admin: SocketAddr, token: Option<&str>) -> Result<(), String> {
     let fault = |error: &dyn std::fmt::Display| format!("switchover refused: {error}");
     let url = format!("http://{admin}").parse().map_err(|error: String| fault(&error))?;
     let order = serde_json::to_string(&Switchover { to: None }).map_err(|error| fault(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| fault(&error))?;
-    let answer = runtime.block_on(http::post(&url, None, "/switchover", order, SWITCHOVER));
+    let answer = runtime.block_on(http::post(&url, token, "/switchover", order, SWITCHOVER));
     serde_json::from_str::<Done>(&answer.map_err(|error| fault(&error))?).map(drop).map_err(|error| fault(&error))
 }

@@ -131,7 +131,7 @@ impl Stage<'_> {
         self.tally.mark();
         self.report.event(Mood::Bad, &fault.announcement(before));
         let begun = Instant::now();
-        let old = fault.strike(self.admin);
+        let old = fault.strike(self.admin, self.hosts.token());
         if let Err(refused) = &old {
             self.report.event(Mood::Bad, refused);
         }
