@@ -20,6 +20,7 @@ mod roster;
 mod rows;
 mod settle;
 mod slots;
+mod survey;
 mod sync;
 mod sync_names;
 mod turn;
