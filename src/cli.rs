@@ -2,6 +2,7 @@
 //!
 //! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
 
+mod doctor;
 mod list;
 
 use std::io::Write as _;
@@ -42,6 +43,7 @@ Examples:
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton agent -c agent.toml           look after one PostgreSQL
   pgbaton list --watch                  what a running one makes of its nodes, again and again
+  pgbaton doctor                        what would make a failover fail, and how to mend it
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
   pgbaton availability --window 90d     how much of the time writes were taken
@@ -76,6 +78,9 @@ enum Verb {
     /// What happened to the cluster: every change of primary with its cause, and every outage
     #[command(after_help = HISTORY_HELP)]
     History(HistoryArguments),
+    /// Look for everything that would make a failover fail, or lose something, and say how to mend it
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::Arguments),
     /// How much of the time writes were taken: availability, MTTF, MTTR, failure rate
     #[command(after_help = AVAILABILITY_HELP)]
     Availability(AvailabilityArguments),
@@ -413,6 +418,7 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
         }
         Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
+        Verb::Doctor(arguments) => doctor::doctor(&arguments),
         Verb::Explain(arguments) => explain(arguments),
         Verb::History(HistoryArguments { limit, asking }) => {
             let answer = ask(&asking.admin, "/history", &[("limit", &limit.to_string())])?;

@@ -1,7 +1,7 @@
 //! The HTTP endpoint on `admin.listen`: health for load balancers, metrics for monitoring, and answers for `pgbaton`'s verbs.
 //!
-//! What reads is open to whoever can connect; what acts (any method but GET and HEAD) has to show the token, if there is
-//! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`].
+//! What reads is open to whoever can connect; what acts (any method but GET and HEAD), and `/doctor`, has to show the token, if
+//! there is one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`].
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use super::doctor::Doctor;
 use super::history::{self, Entries, History};
 use super::metrics;
 use super::orders::{Orders, Reload};
@@ -40,6 +41,7 @@ pub struct Api {
     pub accepts: Box<dyn Fn() -> bool + Send + Sync>,
     pub token: Option<Secret>,
     pub history: History,
+    pub doctor: Doctor,
 }
 
 /// Serves for as long as it is polled.
@@ -56,6 +58,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/explain", get(explain))
         .route("/history", get(past))
         .route("/availability", get(availability))
+        .route("/doctor", get(super::doctor::findings))
         .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -74,7 +77,8 @@ impl From<Unexplained> for Refused {
 }
 
 async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Refused> {
-    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // What the doctor finds helps whoever wants to break in, and costs the nodes some work.
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() != "/doctor";
     if !only_reads
         && let Some(token) = &api.token
         && !endpoint::shows(request.headers(), token.reveal().as_bytes())
@@ -86,7 +90,7 @@ async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) 
 }
 
 async fn unknown() -> Refused {
-    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability; to POST to: /pause, \
+    let hint = "There are /health/live, /health/ready, /metrics, /cluster, /explain, /history, /availability, /doctor; to POST to: /pause, \
                 /resume, /switchover, /failover, /reload, /nodes/ID/maintenance, /nodes/ID/rejoin, /nodes/ID/rebuild, /nodes/ID/restart.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }

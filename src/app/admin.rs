@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::watch;
 
 use super::{Running, StartError, listen};
+use crate::admin::doctor::{Doctor, Examination};
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
 use crate::admin::orders::{Orders, Reload};
@@ -32,6 +33,7 @@ pub fn api(
     refused: watch::Receiver<bool>,
     history: History,
     reload: Reload,
+    doctor: Doctor,
 ) -> Api {
     let token = &config.admin.token;
     let seen = cluster.clone();
@@ -44,6 +46,7 @@ pub fn api(
         accepts: Box::new(move || !*refused.borrow()),
         token: (!token.is_empty()).then(|| Secret::new(token.reveal())),
         history,
+        doctor,
     }
 }
 
@@ -58,6 +61,17 @@ pub fn reload(whole: Arc<OnceLock<Weak<Running>>>) -> Reload {
             }
         })
     })
+}
+
+/// Examines everything, as the configuration in force has it.
+pub fn doctor(whole: Arc<OnceLock<Weak<Running>>>) -> Doctor {
+    Doctor::new(Box::new(move || {
+        let running = whole.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            let running = running.ok_or_else(|| "starting, or shutting down".to_owned())?;
+            Ok(Examination { findings: running.examine().await })
+        })
+    }))
 }
 
 pub fn orders(cluster: driver::Handle) -> Orders {

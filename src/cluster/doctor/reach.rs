@@ -62,6 +62,10 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn reachable(case: &Case, node: &Patient, notes: &mut Notes) {
     let Err(unseen) = &node.survey else { return };
+    let account = case.picture.as_ref().and_then(|picture| picture.nodes.get(&node.id));
+    if account.is_some_and(|account| account.state == NodeState::Rejoining) {
+        return notes.warn("it is being made a standby again", "wait for it: pgbaton list says how far it is");
+    }
     let user = quote_ident(&case.wishes.control_user);
     let reason = &unseen.reason;
     let (message, fix) = match (&*unseen.sqlstate, unseen.lacks_password) {

@@ -58,6 +58,12 @@ pub(super) const CHECKS: &[Check] = &[
     ),
 ];
 
+pub(super) fn is_below_its_primary(case: &Case, node: &Patient, seen: &Survey) -> bool {
+    let number = |seen: &Survey, name: &str| seen.settings.get(name).and_then(Setting::number);
+    let primary = case.primary().filter(|(primary, _)| primary.id != node.id);
+    primary.is_some_and(|(_, leading)| AT_LEAST.iter().any(|name| number(seen, name) < number(leading, name)))
+}
+
 fn standby_limits(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     let number = |seen: &Survey, name: &str| seen.settings.get(name).and_then(Setting::number);
     let primary = case.primary().filter(|(primary, _)| primary.id != node.id);

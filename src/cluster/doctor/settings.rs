@@ -358,7 +358,7 @@ fn session_timeouts(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) 
     }
 }
 
-fn recovery(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
+fn recovery(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     let target = of(seen, "recovery_target_timeline");
     if let Some(setting) = target.filter(|setting| setting.value != "latest") {
         notes.error(
@@ -386,7 +386,8 @@ fn recovery(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
             fix::set(node, name, of(seen, name), "30s"),
         );
     }
-    if seen.basics.is_paused {
+    // It pauses itself rather than to replay with less room than its primary has, and stops altogether when it is told to go on.
+    if seen.basics.is_paused && !super::replication::is_below_its_primary(case, node, seen) {
         notes.warn("replay is paused", fix::sql(node, "SELECT pg_wal_replay_resume()"));
     }
 }
