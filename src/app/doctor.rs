@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Running, StartError, settings};
-use crate::cluster::{NodeState, Picture};
 use crate::cluster::doctor::facts::{Case, Patient, Room, Store, Wishes};
 use crate::cluster::doctor::{self, Finding, Level};
+use crate::cluster::{NodeState, Picture};
 use crate::config::Config;
 use crate::coord::{Embedded, directory_of};
 use crate::driver;
@@ -72,6 +72,7 @@ fn wishes(config: &Config) -> Wishes {
         control_database: config.cluster.control_database.clone(),
         durability: config.cluster.durability,
         acks: config.cluster.quorum_acks,
+        only_watches: settings::policy(config).only_watches(),
         pool_size: config.proxy.pool_size,
         hold_ms: millis(failover.hold),
         detection_ms: millis(detection),
@@ -92,7 +93,9 @@ fn store(path: &Path) -> Store {
         Ok(facts) if !facts.is_dir() => Some(format!("{} is no directory", directory.display())),
         Ok(facts) => rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
             .err()
-            .map(|error| format!("{} (permissions {:o}): {error}", directory.display(), facts.permissions().mode() & 0o777)),
+            .map(|error| {
+                format!("{} (permissions {:o}): {error}", directory.display(), facts.permissions().mode() & 0o777)
+            }),
     };
     let room = rustix::fs::statvfs(directory).ok().map(|space| {
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
@@ -132,7 +135,9 @@ pub async fn report(whole: Arc<OnceLock<Weak<Running>>>, shared: Arc<Shared>) {
     for finding in &findings {
         let node = finding.node.as_deref().unwrap_or("-");
         match finding.level {
-            Level::Error => tracing::error!(check = %finding.check, node, fix = %finding.fix, "doctor: {}", finding.message),
+            Level::Error => {
+                tracing::error!(check = %finding.check, node, fix = %finding.fix, "doctor: {}", finding.message)
+            }
             Level::Warning => warnings += 1,
             Level::Ok => {}
         }

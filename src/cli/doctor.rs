@@ -108,9 +108,9 @@ fn broken(text: &str, below: &str, breaks: bool) -> String {
     let room = WIDTH.saturating_sub(below.len());
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let line = lines.last_mut().filter(|line| {
-            !breaks || line.is_empty() || line.chars().count() + 1 + word.chars().count() <= room
-        });
+        let line = lines
+            .last_mut()
+            .filter(|line| !breaks || line.is_empty() || line.chars().count() + 1 + word.chars().count() <= room);
         match line {
             Some(line) if line.is_empty() => line.push_str(word),
             Some(line) => {
@@ -128,13 +128,7 @@ mod tests {
     use super::*;
 
     fn finding(node: Option<&str>, level: Level, check: &'static str, message: &str, fix: &str) -> Finding {
-        Finding {
-            check: check.into(),
-            node: node.map(str::to_owned),
-            level,
-            message: message.into(),
-            fix: fix.into(),
-        }
+        Finding { check: check.into(), node: node.map(str::to_owned), level, message: message.into(), fix: fix.into() }
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! What the control user may do, against what pgbaton needs: said at the start, not found out in the middle of a failover.
+//! What the control user may do, against what pgbaton needs: said by the doctor, not found out in the middle of a failover.
 //!
 //! The list is that of `migrations/roles.sql` and of the table in `docs/operations.md`; whoever changes one changes all.
 
-use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Row};
 
+use super::NodeError;
 use super::error::refusal;
-use super::keeper::Line;
-use super::{Control, NodeError, ROLE_DEADLINE};
 use crate::cluster::doctor::facts::Lack;
 use crate::types::NodeId;
 
@@ -72,33 +71,6 @@ const PARAMETERS: [(&str, &str); 5] = [
 
 const MAY_ALTER: &str = "SELECT has_parameter_privilege(name, 'ALTER SYSTEM')
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (name, number) ORDER BY number";
-
-impl Control {
-    /// What the control user lacks on the primary, each as a sentence that says what does not work without it, and how to
-    /// grant it. Empty: nothing.
-    pub async fn check_rights(&self) -> Result<Vec<String>, NodeError> {
-        let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
-        let primary = self.inner.primary(tokio::time::Instant::now() + limit).await?;
-        let keeper = &self.inner.keeper(&primary)?;
-        let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
-        let parameters = match grants_parameters(&primary, &row)? {
-            true => {
-                let values: [(&(dyn ToSql + Sync), Type); 1] = [(&names(), Type::TEXT_ARRAY)];
-                self.inner.ask(keeper, Line::Questions, MAY_ALTER, &values, limit).await?
-            }
-            false => Vec::new(),
-        };
-        let user: String = get(&primary, &row, 0)?;
-        let database = &self.inner.config.database;
-        let said = lacks(&primary, &row, &parameters)?.into_iter().map(|Lack { what, grant }| {
-            format!(
-                "the control user \"{user}\" cannot {what}; run as superuser in database \"{database}\": {grant} \
-                 (migrations/roles.sql grants all that is needed, see docs/operations.md)"
-            )
-        });
-        Ok(said.collect())
-    }
-}
 
 /// What the control user lacks where this connection leads.
 pub(super) async fn of(node: &NodeId, client: &Client) -> Result<Vec<Lack>, NodeError> {

@@ -28,7 +28,8 @@ const DATABASES: i64 = 20;
 const TABLES: i64 = 5;
 
 /// The server's own settings stay visible in it, as roles without settings of their own have them.
-const OPTIONS: &str = "-c search_path=pg_catalog -c client_min_messages=warning -c statement_timeout=5s -c lock_timeout=1s";
+const OPTIONS: &str =
+    "-c search_path=pg_catalog -c client_min_messages=warning -c statement_timeout=5s -c lock_timeout=1s";
 
 const BASICS: &str = "
 SELECT jsonb_build_object(
@@ -169,7 +170,8 @@ impl Visit<'_> {
         let rows = timeout_at(self.deadline, self.client.query_typed(sql, values)).await;
         let rows = rows.map_err(|_| NodeError::Timeout { node: self.node.clone(), after: LIMIT })?;
         let rows = rows.map_err(|error| refusal(self.node, &error))?;
-        let odd = |reason: String| NodeError::Refused { node: self.node.clone(), message: reason, sqlstate: "XX000".into() };
+        let odd =
+            |reason: String| NodeError::Refused { node: self.node.clone(), message: reason, sqlstate: "XX000".into() };
         let row = rows.first().ok_or_else(|| odd("the answer to a question of ours is empty".into()))?;
         let text: Option<&str> = row.try_get(0).map_err(|error| refusal(self.node, &error))?;
         serde_json::from_str(text.unwrap_or("null")).map_err(|error| odd(format!("an answer cannot be read: {error}")))
@@ -191,7 +193,9 @@ impl Control {
             let (reason, sqlstate) = match &error {
                 NodeError::Refused { message, sqlstate, .. } => (message.clone(), sqlstate.clone()),
                 NodeError::Unreachable { reason, .. } => (reason.clone(), String::new()),
-                NodeError::Timeout { after, .. } => (format!("no answer within {} s", after.as_secs_f64()), String::new()),
+                NodeError::Timeout { after, .. } => {
+                    (format!("no answer within {} s", after.as_secs_f64()), String::new())
+                }
                 other => (other.to_string(), String::new()),
             };
             let lacks_password = sqlstate.is_empty() && reason.contains("password missing");

@@ -27,6 +27,8 @@ pub struct Wishes {
     pub control_database: String,
     pub durability: Durability,
     pub acks: u32,
+    /// It has nothing done to nodes unless it is ordered to.
+    pub only_watches: bool,
     pub pool_size: usize,
     /// `failover.hold` and what a detection takes, in milliseconds.
     pub hold_ms: u64,

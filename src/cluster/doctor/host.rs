@@ -50,15 +50,24 @@ fn agent(_: &Case, node: &Patient, notes: &mut Notes) {
         Agent::None => notes.leave_open(),
         Agent::Silent(reason) => notes.error(
             format!("its agent does not answer: {reason}"),
-            format!("on the host of {}: pgbaton agent -c agent.toml; or correct `agent` of {} in the configuration", node.id, node.id),
+            format!(
+                "on the host of {}: pgbaton agent -c agent.toml; or correct `agent` of {} in the configuration",
+                node.id, node.id
+            ),
         ),
         Agent::Refused(reason) => notes.error(
             format!("its agent does not take our token: {reason}"),
-            format!("make `token` in the agent.toml of {} and cluster.agent_token the same, and restart whose was changed", node.id),
+            format!(
+                "make `token` in the agent.toml of {} and cluster.agent_token the same, and restart whose was changed",
+                node.id
+            ),
         ),
         Agent::Answers(site) if !site.has_token => notes.warn(
             "its agent has no token: whoever can connect to it can stop and rebuild the server",
-            format!("`token` in the agent.toml of {}, and the same as cluster.agent_token: openssl rand -hex 16", node.id),
+            format!(
+                "`token` in the agent.toml of {}, and the same as cluster.agent_token: openssl rand -hex 16",
+                node.id
+            ),
         ),
         Agent::Answers(_) => {}
     }
@@ -92,8 +101,16 @@ fn disk_space(_: &Case, node: &Patient, notes: &mut Notes) {
             said.push(room);
             notes.complain(
                 level,
-                format!("the file system of {what} ({}) has {} of {} left", site.data_dir, gibibytes(room.free), gibibytes(room.total)),
-                format!("on the host of {}: du -xh -d1 {}; then remove what is not needed, or give it more room", node.id, site.data_dir),
+                format!(
+                    "the file system of {what} ({}) has {} of {} left",
+                    site.data_dir,
+                    gibibytes(room.free),
+                    gibibytes(room.total)
+                ),
+                format!(
+                    "on the host of {}: du -xh -d1 {}; then remove what is not needed, or give it more room",
+                    node.id, site.data_dir
+                ),
             );
         }
     }

@@ -66,10 +66,22 @@ fn fits(rule: &HbaRule, visitor: &Visitor<'_>) -> Fits {
     }
     let parts = [
         names(rule.database.as_deref(), |name| match (name, visitor.database) {
-            ("replication", of) => if of.is_none() { Fits::Yes } else { Fits::No },
+            ("replication", of) => {
+                if of.is_none() {
+                    Fits::Yes
+                } else {
+                    Fits::No
+                }
+            }
             (_, None) => Fits::No,
             ("all", _) => Fits::Yes,
-            ("sameuser", Some(of)) => if of == visitor.user { Fits::Yes } else { Fits::No },
+            ("sameuser", Some(of)) => {
+                if of == visitor.user {
+                    Fits::Yes
+                } else {
+                    Fits::No
+                }
+            }
             ("samerole" | "samegroup", _) => Fits::Unknown,
             (name, Some(of)) if name == of => Fits::Yes,
             (name, _) if name.starts_with('/') => Fits::Unknown,
@@ -138,8 +150,14 @@ fn logins_between(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes)
     for rule in rules {
         if let Some(error) = &rule.error {
             notes.warn(
-                format!("line {} of pg_hba.conf cannot be read, so the file as a whole is not: {error}", rule.line_number),
-                fix::sql(node, "SELECT * FROM pg_hba_file_rules WHERE error IS NOT NULL; then correct it; SELECT pg_reload_conf()"),
+                format!(
+                    "line {} of pg_hba.conf cannot be read, so the file as a whole is not: {error}",
+                    rule.line_number
+                ),
+                fix::sql(
+                    node,
+                    "SELECT * FROM pg_hba_file_rules WHERE error IS NOT NULL; then correct it; SELECT pg_reload_conf()",
+                ),
             );
         }
     }

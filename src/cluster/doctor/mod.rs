@@ -114,8 +114,16 @@ const fn check(name: &'static str, fine: &'static str, why: &'static str, judge:
 }
 
 /// All of them, in the order of the page.
-const CHECKS: &[&[Check]] =
-    &[reach::CHECKS, settings::CHECKS, replication::CHECKS, logins::CHECKS, slots::CHECKS, stock::CHECKS, host::CHECKS, own::CHECKS];
+const CHECKS: &[&[Check]] = &[
+    reach::CHECKS,
+    settings::CHECKS,
+    replication::CHECKS,
+    logins::CHECKS,
+    slots::CHECKS,
+    stock::CHECKS,
+    host::CHECKS,
+    own::CHECKS,
+];
 
 fn checks() -> impl Iterator<Item = &'static Check> {
     CHECKS.iter().flat_map(|some| some.iter())

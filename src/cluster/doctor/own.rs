@@ -63,9 +63,15 @@ pub(super) const CHECKS: &[Check] = &[
 fn candidates(case: &Case, notes: &mut Notes) {
     let able: Vec<_> = case.nodes.iter().filter(|node| node.priority > 0).collect();
     if case.nodes.len() == 1 {
-        notes.warn("there is one node: nobody can take over from it", "make a standby, and add it as another [[cluster.nodes]]");
+        notes.warn(
+            "there is one node: nobody can take over from it",
+            "make a standby, and add it as another [[cluster.nodes]]",
+        );
     } else if able.is_empty() {
-        notes.error("every node has priority = 0: none is ever promoted", "priority = 100 for nodes that may be the primary");
+        notes.error(
+            "every node has priority = 0: none is ever promoted",
+            "priority = 100 for nodes that may be the primary",
+        );
     } else if case.primary().is_some_and(|(primary, _)| able.iter().all(|node| node.id == primary.id)) {
         notes.error(
             format!("no node but {} may be the primary: all others have priority = 0", able[0].id),
@@ -192,7 +198,10 @@ fn state(case: &Case, notes: &mut Notes) {
     }
     for (node, account) in &picture.nodes {
         if account.state == NodeState::Maintenance {
-            notes.warn(format!("{node} is in maintenance: no reads, no vote, no promotion"), format!("pgbaton maintenance {node} off"));
+            notes.warn(
+                format!("{node} is in maintenance: no reads, no vote, no promotion"),
+                format!("pgbaton maintenance {node} off"),
+            );
         }
     }
     if !picture.reason.is_empty() {

@@ -145,12 +145,21 @@ fn one_primary(case: &Case, notes: &mut Notes) {
             for node in leading.iter().filter(|node| recorded.as_ref() != Some(&node.id)) {
                 match (&recorded, is_being_mended(node)) {
                     (Some(primary), true) => notes.warn(
-                        format!("{} is a primary of the past, and is kept from taking writes; {primary} is the primary", node.id),
-                        format!("make it a standby of {primary}: pgbaton rejoin {} (or by hand, docs/rejoin.md)", node.id),
+                        format!(
+                            "{} is a primary of the past, and is kept from taking writes; {primary} is the primary",
+                            node.id
+                        ),
+                        format!(
+                            "make it a standby of {primary}: pgbaton rejoin {} (or by hand, docs/rejoin.md)",
+                            node.id
+                        ),
                     ),
                     (Some(primary), false) => notes.error(
                         format!("{} is no standby, and {primary} is the primary", node.id),
-                        format!("make it a standby of {primary}: pgbaton rejoin {} (or by hand, docs/rejoin.md)", node.id),
+                        format!(
+                            "make it a standby of {primary}: pgbaton rejoin {} (or by hand, docs/rejoin.md)",
+                            node.id
+                        ),
                     ),
                     (None, _) => {}
                 }
@@ -278,7 +287,10 @@ fn rights(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
         );
     }
     for gap in &seen.gaps {
-        notes.warn(format!("a question was not answered, so some checks are missing: {gap}"), "pgbaton doctor again; docs/operations.md has all rights");
+        notes.warn(
+            format!("a question was not answered, so some checks are missing: {gap}"),
+            "pgbaton doctor again; docs/operations.md has all rights",
+        );
     }
 }
 
@@ -309,10 +321,9 @@ fn login_method(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
             format!("pg_hba.conf lets anybody in from {client} as the control user, without a password"),
             fix::hba(node, &line("scram-sha-256")),
         ),
-        Some("password") => notes.warn(
-            "the control user's password is sent as it is",
-            fix::hba(node, &line("scram-sha-256")),
-        ),
+        Some("password") => {
+            notes.warn("the control user's password is sent as it is", fix::hba(node, &line("scram-sha-256")))
+        }
         Some(_) => {}
         None => notes.leave_open(),
     }
@@ -327,9 +338,11 @@ fn schema(case: &Case, _: &Patient, seen: &Survey, notes: &mut Notes) {
             format!("the schema pgbaton is of version {version}, and this pgbaton knows no later one than {known}"),
             "run the newer pgbaton",
         ),
-        Some(version) => notes.warn(format!("the schema pgbaton is of version {version}, and this is {known}"), migrate),
-        // A pgbaton that starts makes it, if it may.
-        None if case.picture.is_none() && seen.schema.is_ours => {}
+        Some(version) => {
+            notes.warn(format!("the schema pgbaton is of version {version}, and this is {known}"), migrate)
+        }
+        // A pgbaton that starts makes it, if it may, and needs none if it only watches.
+        None if case.wishes.only_watches || case.picture.is_none() && seen.schema.is_ours => {}
         None => {
             let level = if case.wishes.durability == Durability::Quorum { Level::Error } else { Level::Warning };
             notes.complain(level, "there is no schema pgbaton", migrate);

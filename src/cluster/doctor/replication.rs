@@ -26,12 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
         "the log stops being replayed, and the node cannot be promoted",
         Judge::Seen(standby_limits),
     ),
-    check(
-        "follows",
-        "it receives from the primary",
-        "it falls behind, and is no candidate",
-        Judge::Standby(follows),
-    ),
+    check("follows", "it receives from the primary", "it falls behind, and is no candidate", Judge::Standby(follows)),
     check(
         "application_name",
         "it calls itself by its name in the configuration",
@@ -74,13 +69,17 @@ fn standby_limits(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes)
             && let Some(theirs) = number(leading, name).filter(|theirs| *theirs > own)
         {
             notes.error(
-                format!("{name} is {own}, and {theirs} on its primary {}: it stops replaying, or does not start", primary.id),
+                format!(
+                    "{name} is {own}, and {theirs} on its primary {}: it stops replaying, or does not start",
+                    primary.id
+                ),
                 fix::set(node, name, setting, &theirs.to_string()),
             );
             continue;
         }
         let candidates = case.nodes.iter().filter(|other| other.id != node.id && other.priority > 0);
-        let highest = candidates.filter_map(|other| Some((number(other.seen()?, name)?, other))).max_by_key(|(of, _)| *of);
+        let highest =
+            candidates.filter_map(|other| Some((number(other.seen()?, name)?, other))).max_by_key(|(of, _)| *of);
         if let Some((theirs, other)) = highest.filter(|(theirs, _)| *theirs > own) {
             notes.warn(
                 format!("{name} is {own}, and {theirs} on {}: it could not follow that as its primary", other.id),
@@ -139,12 +138,16 @@ fn follows(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
         });
         match (is_received, knows) {
             // From another standby, or by another name of the primary.
-            (true, true) => notes.warn(format!("it receives from {at}, which is not the primary: it falls behind when that does"), again()),
-            (true, false) => notes.warn(
-                format!("it receives from {at}, which is no node of the configuration"),
+            (true, true) => notes.warn(
+                format!("it receives from {at}, which is not the primary: it falls behind when that does"),
                 again(),
             ),
-            (false, _) => notes.error(format!("it receives nothing (primary_conninfo says {at}); its log says why"), again()),
+            (true, false) => {
+                notes.warn(format!("it receives from {at}, which is no node of the configuration"), again())
+            }
+            (false, _) => {
+                notes.error(format!("it receives nothing (primary_conninfo says {at}); its log says why"), again())
+            }
         }
     }
 }
@@ -232,18 +235,25 @@ fn room(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     if let Some(slots) = number("max_replication_slots").filter(|slots| *slots < others + foreign) {
         let wanted = (others + foreign).max(10).to_string();
         notes.warn(
-            format!("max_replication_slots is {slots}, and {} are needed: a node that is away for long has to be copied", others + foreign),
+            format!(
+                "max_replication_slots is {slots}, and {} are needed: a node that is away for long has to be copied",
+                others + foreign
+            ),
             fix::set(node, "max_replication_slots", seen.settings.get("max_replication_slots"), &wanted),
         );
     }
 }
 
 fn conninfo_password(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
-    let readers: Vec<&str> = seen.roles.readers.iter().map(|role| &**role).filter(|role| *role != case.wishes.control_user).collect();
+    let readers: Vec<&str> =
+        seen.roles.readers.iter().map(|role| &**role).filter(|role| *role != case.wishes.control_user).collect();
     if seen.upstream.has_password && !readers.is_empty() {
         let user = seen.upstream.user.as_deref().unwrap_or("the replication role");
         let file = match seen.upstream.is_address {
-            true => format!("on {}: put the password of {user} into ~/.pgpass of the server's user, and take it out of primary_conninfo", node.id),
+            true => format!(
+                "on {}: put the password of {user} into ~/.pgpass of the server's user, and take it out of primary_conninfo",
+                node.id
+            ),
             false => format!(
                 "on {}: put the password of {user} into ~/.pgpass of the server's user; then {}",
                 node.id,

@@ -160,7 +160,10 @@ fn is(seen: &Survey, name: &str, value: &str) -> bool {
 
 fn fsync(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     if is(seen, "fsync", "off") {
-        notes.error("fsync is off: what is acknowledged need not be on the disk", fix::set(node, "fsync", of(seen, "fsync"), "on"));
+        notes.error(
+            "fsync is off: what is acknowledged need not be on the disk",
+            fix::set(node, "fsync", of(seen, "fsync"), "on"),
+        );
     }
 }
 
@@ -173,7 +176,10 @@ fn full_page_writes(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) 
 
 fn wal_level(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     if is(seen, "wal_level", "minimal") {
-        notes.error("wal_level is minimal: nobody can follow it", fix::set(node, "wal_level", of(seen, "wal_level"), "replica"));
+        notes.error(
+            "wal_level is minimal: nobody can follow it",
+            fix::set(node, "wal_level", of(seen, "wal_level"), "replica"),
+        );
     }
 }
 
@@ -197,8 +203,13 @@ fn synchronous_commit(case: &Case, node: &Patient, seen: &Survey, notes: &mut No
     let is_quorum = case.wishes.durability == Durability::Quorum;
     // What is less than what is promised. `local` does not wait for standbys, `remote_write` not for their disks.
     let loss = |value: &str| match (value, is_quorum) {
-        ("off", true) => Some((Level::Error, "commits are acknowledged before they are on any disk: durability is less than quorum")),
-        ("off", false) => Some((Level::Warning, "commits are acknowledged before they are on the disk: a crash loses some, whatever max_lost_bytes says")),
+        ("off", true) => {
+            Some((Level::Error, "commits are acknowledged before they are on any disk: durability is less than quorum"))
+        }
+        ("off", false) => Some((
+            Level::Warning,
+            "commits are acknowledged before they are on the disk: a crash loses some, whatever max_lost_bytes says",
+        )),
         ("local", true) => Some((Level::Error, "commits do not wait for the standbys: durability is less than quorum")),
         ("remote_write", true) => Some((Level::Warning, "commits wait for the standbys' memory, not for their disks")),
         _ => None,
@@ -247,7 +258,10 @@ fn alter_system(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     if is(seen, "allow_alter_system", "off") {
         notes.error(
             "allow_alter_system is off: no setting can be changed, so no standby can be pointed at another primary",
-            format!("on {}: put allow_alter_system = on into postgresql.conf; as superuser: SELECT pg_reload_conf()", node.id),
+            format!(
+                "on {}: put allow_alter_system = on into postgresql.conf; as superuser: SELECT pg_reload_conf()",
+                node.id
+            ),
         );
     }
     for name in OURS {
@@ -261,7 +275,8 @@ fn alter_system(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
 }
 
 fn configuration_files(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
-    let waiting: Vec<&str> = seen.settings.iter().filter(|(_, setting)| setting.pending).map(|(name, _)| &**name).collect();
+    let waiting: Vec<&str> =
+        seen.settings.iter().filter(|(_, setting)| setting.pending).map(|(name, _)| &**name).collect();
     if !waiting.is_empty() {
         notes.warn(format!("changed, and not in force before a restart: {}", waiting.join(", ")), fix::restart(node));
     }
@@ -304,7 +319,12 @@ fn sync_names(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
 fn replication_timing(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     let limits = [
         ("wal_receiver_timeout", RECEIVER_MS, "5s", "a standby notices late that its primary is gone"),
-        ("wal_sender_timeout", RECEIVER_MS, "5s", "a primary notices late that a standby is gone, and commits wait for it"),
+        (
+            "wal_sender_timeout",
+            RECEIVER_MS,
+            "5s",
+            "a primary notices late that a standby is gone, and commits wait for it",
+        ),
         ("wal_retrieve_retry_interval", RETRY_MS, "200ms", "a standby waits before it tries again to follow"),
         ("wal_receiver_status_interval", STATUS_MS, "1s", "a standby seldom says how far it is"),
     ];
@@ -331,7 +351,10 @@ fn keepalives(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
         return;
     }
     notes.warn(
-        format!("tcp_keepalives_idle is {idle} s: that a client's machine is gone is noticed after {} minutes", after / 60),
+        format!(
+            "tcp_keepalives_idle is {idle} s: that a client's machine is gone is noticed after {} minutes",
+            after / 60
+        ),
         fix::sql(
             node,
             "ALTER SYSTEM SET tcp_keepalives_idle = 60; ALTER SYSTEM SET tcp_keepalives_interval = 10; \
@@ -352,7 +375,10 @@ fn session_timeouts(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) 
     let idle = of(seen, name);
     if let Some(after) = idle.and_then(Setting::millis).filter(|after| (1..IDLE_MS).contains(after)) {
         notes.warn(
-            format!("{name} is {} s: a client that thinks for longer in a transaction loses its session", after as f64 / 1000.0),
+            format!(
+                "{name} is {} s: a client that thinks for longer in a transaction loses its session",
+                after as f64 / 1000.0
+            ),
             fix::set(node, name, idle, "1min"),
         );
     }

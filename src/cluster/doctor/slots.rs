@@ -15,7 +15,12 @@ pub(super) const CHECKS: &[Check] = &[
         "the log fills the disk, and the server stops",
         Judge::Seen(inactive),
     ),
-    check("lost_slots", "no slot has lost the log it needs", "whoever it is for has to be made anew", Judge::Seen(lost)),
+    check(
+        "lost_slots",
+        "no slot has lost the log it needs",
+        "whoever it is for has to be made anew",
+        Judge::Seen(lost),
+    ),
     check(
         "slot_limit",
         "`max_slot_wal_keep_size` bounds what slots may keep",
@@ -81,7 +86,10 @@ fn limit(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     let name = "max_slot_wal_keep_size";
     let setting = seen.settings.get(name);
     if setting.and_then(Setting::number) == Some(-1) {
-        notes.warn(format!("{name} is -1: a slot may keep the log until the disk is full"), fix::set(node, name, setting, "10GB"));
+        notes.warn(
+            format!("{name} is -1: a slot may keep the log until the disk is full"),
+            fix::set(node, name, setting, "10GB"),
+        );
     }
 }
 
@@ -116,12 +124,25 @@ fn logical(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
             let is_on = |name: &str| theirs.settings.get(name).is_some_and(|setting| setting.value == "on");
             let has_slot = theirs.settings.get("primary_slot_name").is_some_and(|setting| !setting.value.is_empty());
             if !is_on("sync_replication_slots") {
-                let fix = fix::set(other, "sync_replication_slots", theirs.settings.get("sync_replication_slots"), "on");
-                notes.warn(format!("{} does not fetch the logical slot {}: sync_replication_slots is off", other.id, slot.slot_name), fix);
+                let fix =
+                    fix::set(other, "sync_replication_slots", theirs.settings.get("sync_replication_slots"), "on");
+                notes.warn(
+                    format!(
+                        "{} does not fetch the logical slot {}: sync_replication_slots is off",
+                        other.id, slot.slot_name
+                    ),
+                    fix,
+                );
             }
             if !is_on("hot_standby_feedback") {
                 let fix = fix::set(other, "hot_standby_feedback", theirs.settings.get("hot_standby_feedback"), "on");
-                notes.warn(format!("{} cannot keep the logical slot {}: hot_standby_feedback is off", other.id, slot.slot_name), fix);
+                notes.warn(
+                    format!(
+                        "{} cannot keep the logical slot {}: hot_standby_feedback is off",
+                        other.id, slot.slot_name
+                    ),
+                    fix,
+                );
             }
             if !has_slot || !theirs.upstream.has_database {
                 notes.warn(

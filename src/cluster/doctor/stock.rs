@@ -24,7 +24,12 @@ pub(super) const CHECKS: &[Check] = &[
         "an agent does not copy tablespaces outside of it: a node that cannot be rewound has to be copied by hand",
         Judge::Primary(tablespaces),
     ),
-    check("unlogged_tables", "there are no unlogged tables", "they are empty after a failover", Judge::Primary(unlogged)),
+    check(
+        "unlogged_tables",
+        "there are no unlogged tables",
+        "they are empty after a failover",
+        Judge::Primary(unlogged),
+    ),
     check(
         "prepared_transactions",
         "none was prepared more than an hour ago and forgotten",
@@ -52,7 +57,8 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn archiving(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
-    let value = |seen: &Survey, name: &str| seen.settings.get(name).map(|setting| setting.value.clone()).unwrap_or_default();
+    let value =
+        |seen: &Survey, name: &str| seen.settings.get(name).map(|setting| setting.value.clone()).unwrap_or_default();
     let mode = value(seen, "archive_mode");
     let is_on = matches!(&*mode, "on" | "always");
     if seen.archiver.is_failing && is_on {
@@ -62,7 +68,8 @@ fn archiving(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
             format!("on {}: see its log for what archive_command says, and correct that; as superuser: SELECT pg_reload_conf()", node.id),
         );
     }
-    let has_command = !matches!(&*value(seen, "archive_command"), "" | "(disabled)") || !value(seen, "archive_library").is_empty();
+    let has_command =
+        !matches!(&*value(seen, "archive_command"), "" | "(disabled)") || !value(seen, "archive_library").is_empty();
     if is_on && !has_command {
         notes.warn(
             "archive_mode is on, and neither archive_command nor archive_library is set: the log is kept until the disk is full",
@@ -73,7 +80,10 @@ fn archiving(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
         let theirs = value(leading, "archive_mode");
         if node.priority > 0 && mode == "off" && matches!(&*theirs, "on" | "always") {
             notes.warn(
-                format!("archive_mode is off, and {theirs} on {}: after a failover nothing is archived any more", primary.id),
+                format!(
+                    "archive_mode is off, and {theirs} on {}: after a failover nothing is archived any more",
+                    primary.id
+                ),
                 fix::set(node, "archive_mode", seen.settings.get("archive_mode"), &theirs),
             );
         }
