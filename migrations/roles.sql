@@ -44,6 +44,10 @@ GRANT EXECUTE ON FUNCTION pg_wal_replay_resume() TO :"control_user";
 GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean), pg_read_binary_file(text),
     pg_read_binary_file(text, bigint, bigint, boolean) TO :"control_user";
 
+-- For pgbaton doctor: whether nodes let each other in, and mistakes in configuration files.
+GRANT SELECT ON pg_hba_file_rules, pg_file_settings TO :"control_user";
+GRANT EXECUTE ON FUNCTION pg_hba_file_rules(), pg_show_all_file_settings() TO :"control_user";
+
 \if :grants_parameters
     GRANT pg_checkpoint TO :"control_user";
     GRANT ALTER SYSTEM ON PARAMETER primary_conninfo, primary_slot_name, synchronous_standby_names,

@@ -5,6 +5,7 @@
 
 mod asking;
 mod demo;
+mod doctor;
 mod drill;
 mod explain;
 mod list;
@@ -46,6 +47,7 @@ Examples:
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton agent -c agent.toml           look after one PostgreSQL
   pgbaton list --watch                  what a running one makes of its nodes, again and again
+  pgbaton doctor                        what would make a failover fail, and how to mend it
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
   pgbaton availability --window 90d     how much of the time writes were taken
@@ -83,6 +85,9 @@ enum Verb {
     /// What happened to the cluster: every change of primary with its cause, and every outage
     #[command(after_help = past::HISTORY_HELP)]
     History(past::HistoryArguments),
+    /// Look for everything that would make a failover fail, or lose something, and say how to mend it
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::Arguments),
     /// How much of the time writes were taken: availability, MTTF, MTTR, failure rate
     #[command(after_help = past::AVAILABILITY_HELP)]
     Availability(past::AvailabilityArguments),
@@ -128,6 +133,7 @@ impl Verb {
             Verb::Explain(its) => its.asking.json,
             Verb::History(its) => its.asking.json,
             Verb::Availability(its) => its.asking.json,
+            Verb::Doctor(its) => its.asking.json,
             Verb::Pause(asking) | Verb::Resume(asking) => asking.json,
             Verb::Maintenance(its) => its.asking.json,
             Verb::Switchover(its) => its.ordering.asking.json,
@@ -178,7 +184,8 @@ pub fn verbs() -> Vec<String> {
 
 fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let done = match verb {
-        // It has an exit code of its own.
+        // They have exit codes of their own.
+        Verb::Doctor(arguments) => return doctor::doctor(&arguments),
         Verb::Drill(arguments) => return drill::drill(arguments),
         Verb::Serve(arguments) => serving::serve(arguments),
         Verb::Agent(arguments) => serving::look_after(arguments),

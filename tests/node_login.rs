@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use ground::{Ground, LIMIT, address_of, control_config, control_of, fixed, ground, runtime};
 use pgbaton::auth::{Credential, Md5Hash, Secret, StoredPassword, verifier};
+use pgbaton::cluster::doctor::facts::Lack;
 use pgbaton::cluster::{Sight, Symptom};
-use pgbaton::demo::{CONTROL_USER, DATABASE, Shutdown};
+use pgbaton::demo::{CONTROL_USER, Cluster, DATABASE, Shutdown};
 use pgbaton::driver;
 use pgbaton::net::{NodeTls, NodeTlsMode};
 use pgbaton::node::{Control, NodeError};
@@ -282,7 +283,7 @@ fn a_role_is_always_as_the_primary_has_it_now() {
     let cluster = &ground().cluster;
     runtime().block_on(async {
         let control = control_of(cluster);
-        assert_eq!(control.check_rights().await.unwrap(), Vec::<String>::new());
+        assert_eq!(lacks(&control, cluster).await, Vec::<Lack>::new());
         let sql = |text: &str| cluster.primary().unwrap().sql(text).unwrap();
         sql("CREATE ROLE turning LOGIN PASSWORD 'a'");
         let first = control.role("turning").await.unwrap().unwrap();
@@ -324,12 +325,18 @@ fn a_control_connection_that_was_killed_is_opened_again() {
     });
 }
 
+/// What the control user lacks on the primary.
+async fn lacks(control: &Control, cluster: &Cluster) -> Vec<Lack> {
+    let node = NodeId::from(&*cluster.primary().unwrap().id);
+    control.survey(&node).await.unwrap().lacks
+}
+
 #[test]
 fn rights_that_are_missing_are_said_with_the_grant() {
     let cluster = &ground().cluster;
     runtime().block_on(async {
         let control = Control::new(control_config(cluster, "alice", "wonderland"), fixed(cluster));
-        let missing = control.check_rights().await.unwrap().join("\n");
+        let missing = format!("{:#?}", lacks(&control, cluster).await).replace("\\\"", "\"");
         assert!(missing.contains("GRANT SELECT ON pg_authid TO \"alice\""), "{missing}");
         for words in
             ["ALTER ROLE", "pg_signal_backend", "pg_checkpoint", "pg_promote", "pg_reload_conf", "replay_resume"]
@@ -348,7 +355,7 @@ fn what_is_said_to_be_granted_is_what_was_missing() {
     node.sql("CREATE ROLE \"Short\" LOGIN PASSWORD 'short'").unwrap();
     runtime().block_on(async {
         let control = Control::new(control_config(&cluster, "Short", "short"), fixed(&cluster));
-        let missing = control.check_rights().await.unwrap();
+        let missing = lacks(&control, &cluster).await;
         for parameter in [
             "primary_conninfo",
             "primary_slot_name",
@@ -356,16 +363,15 @@ fn what_is_said_to_be_granted_is_what_was_missing() {
             "default_transaction_read_only",
             "recovery_min_apply_delay",
         ] {
-            let said = missing.iter().filter(|said| said.contains(&format!("ALTER SYSTEM ON PARAMETER {parameter} ")));
+            let grant = format!("ALTER SYSTEM ON PARAMETER {parameter} ");
+            let said = missing.iter().filter(|said| said.grant.contains(&grant));
             assert_eq!(said.count(), 1, "{parameter}: {missing:#?}");
         }
         for (done, said) in missing.iter().enumerate() {
-            println!("{said}");
-            assert!(said.contains(", so ") && said.contains("migrations/roles.sql"), "{said}");
-            let (_, grant) = said.split_once("in database \"postgres\": ").unwrap();
-            let (grant, _) = grant.split_once(" (migrations").unwrap();
-            node.sql_in("postgres", grant).unwrap();
-            assert_eq!(control.check_rights().await.unwrap(), missing[done + 1..]);
+            println!("{said:?}");
+            assert!(said.what.contains(", so "), "{said:?}");
+            node.sql_in("postgres", &said.grant).unwrap();
+            assert_eq!(lacks(&control, &cluster).await, missing[done + 1..]);
         }
         assert!(missing.len() >= 12, "{missing:#?}");
     });

@@ -2,21 +2,29 @@
 
 use std::path::Path;
 
-use pgbaton::cluster::diagram;
-
-const BEGIN: &str = "<!-- diagram: begin -->\n";
-const END: &str = "<!-- diagram: end -->";
+use pgbaton::cluster::{diagram, doctor};
 
 #[test]
 fn the_page_on_failover_has_the_states_of_the_code() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failover.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the diagram");
-    let (printed, after) = rest.split_once(END).expect("and its end");
-    let diagram = format!("```mermaid\n{}```\n", diagram::mermaid());
+    compare("docs/failover.md", "diagram", &format!("```mermaid\n{}```\n", diagram::mermaid()));
+}
+
+#[test]
+fn the_page_on_the_doctor_has_every_check() {
+    compare("docs/doctor.md", "checks", &doctor::reference());
+}
+
+/// What stands on a page between `<!-- name: begin -->` and `<!-- name: end -->`.
+#[track_caller]
+fn compare(page: &str, name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(&begin).expect("the page has a place for it");
+    let (printed, after) = rest.split_once(&end).expect("and its end");
     if std::env::var_os("PGBATON_PRINT_PAGES").is_some() {
-        std::fs::write(&path, format!("{before}{BEGIN}{diagram}{END}{after}")).unwrap();
+        std::fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
     } else {
-        assert_eq!(printed, diagram, "run PGBATON_PRINT_PAGES=1 cargo test --test pages");
+        assert_eq!(printed, expected, "run PGBATON_PRINT_PAGES=1 cargo test --test pages");
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP endpoint on `admin.listen`: health for load balancers, metrics for monitoring, and answers for `pgbaton`'s verbs.
 //!
-//! What reads is open to whoever can connect; what acts (any method but GET and HEAD) has to show the token, if there is
-//! one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`],
+//! What reads is open to whoever can connect; what acts (any method but GET and HEAD), and `/doctor`, has to show the
+//! token, if there is one. Every error is `{"error":{"code","message","hint"}}`. To add a path: a handler below, a line in [`router`],
 //! and in `openapi` what it takes and answers, without which a test is red.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use super::doctor::Doctor;
 use super::events::{self, Feed};
 use super::history::{self, Entries, History};
 use super::orders::{Orders, Reload};
@@ -49,6 +50,7 @@ pub struct Api {
     /// For how long nobody has taken writes, in milliseconds; `None` while somebody does.
     pub closed_for: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     pub feed: Feed,
+    pub doctor: Doctor,
 }
 
 /// Serves for as long as it is polled.
@@ -69,6 +71,7 @@ fn router(api: Arc<Api>) -> Router {
         .merge(balancers::routes())
         .route("/events", get(events::events))
         .merge(super::dashboard::routes())
+        .route("/doctor", get(super::doctor::findings))
         .merge(super::orders::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

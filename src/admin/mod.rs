@@ -5,6 +5,7 @@ pub mod asked;
 mod balancers;
 pub mod console;
 mod dashboard;
+pub mod doctor;
 pub mod events;
 pub mod figures;
 mod guard;

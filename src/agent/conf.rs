@@ -25,6 +25,10 @@ const RELIED_ON: &[(&str, &str)] = &[
     ("wal_receiver_timeout", "5s"),
     ("wal_sender_timeout", "5s"),
     ("wal_receiver_status_interval", "1s"),
+    // The session of a pgbaton, or a client, whose machine is gone keeps its locks until this notices. By default after two hours.
+    ("tcp_keepalives_idle", "60"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "6"),
     // A node that stays away must not fill everybody's disk; beyond this it is copied anew. `[agent.postgres]` may say otherwise.
     ("max_slot_wal_keep_size", "10GB"),
 ];

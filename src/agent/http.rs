@@ -1,4 +1,4 @@
-//! The agent's HTTP API: `GET /health`, `GET /status`, `POST /actions`.
+//! The agent's HTTP API: `GET /health`, `GET /status`, `GET /survey`, `POST /actions`.
 //!
 //! Health is told to everybody who can connect; all else wants the token, if there is one.
 
@@ -15,8 +15,10 @@ use tokio::net::TcpListener;
 
 use super::admission::Admission;
 use super::keeper::Agent;
+use super::survey;
 use crate::auth::Secret;
 use crate::cluster::agent::{Order, Report};
+use crate::cluster::doctor::facts::Site;
 use crate::net::endpoint::{self, Refused};
 
 /// An order has some hundred bytes.
@@ -36,6 +38,7 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>, token: Option<Secre
     let router = Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
+        .route("/survey", get(look))
         .route("/actions", post(act))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
@@ -58,12 +61,12 @@ async fn check_token(State(api): State<Arc<Api>>, request: Request, next: Next) 
 }
 
 async fn unknown() -> Refused {
-    let hint = "There are GET /health, GET /status and POST /actions.";
+    let hint = "There are GET /health, GET /status, GET /survey and POST /actions.";
     Refused::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing at this path", hint)
 }
 
 async fn not_allowed() -> Refused {
-    let hint = "GET /health, GET /status, POST /actions.";
+    let hint = "GET /health, GET /status, GET /survey, POST /actions.";
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method", hint)
 }
 
@@ -74,6 +77,10 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
 
 async fn status(State(api): State<Arc<Api>>) -> Json<Report> {
     Json(api.agent.report().await)
+}
+
+async fn look(State(api): State<Arc<Api>>) -> Json<Site> {
+    Json(survey::survey(&api.agent.site, api.token.is_some()).await)
 }
 
 async fn act(

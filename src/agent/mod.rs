@@ -23,6 +23,7 @@ pub mod repair;
 mod run;
 mod site;
 mod state;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::watch;
 
 use super::{Running, StartError, listen};
+use crate::admin::doctor::{Doctor, Examination};
 use crate::admin::events::Feed;
 use crate::admin::history::History;
 use crate::admin::http::{self, Api};
@@ -33,6 +34,7 @@ pub fn api(
     refused: watch::Receiver<bool>,
     history: History,
     reload: Reload,
+    doctor: Doctor,
 ) -> Api {
     let token = &config.admin.token;
     let changes = cluster.changes();
@@ -49,6 +51,7 @@ pub fn api(
         changes,
         closed_for: Box::new(move || closed.closed_for()),
         feed: Feed::default(),
+        doctor,
     }
 }
 
@@ -63,6 +66,17 @@ pub fn reload(whole: Arc<OnceLock<Weak<Running>>>) -> Reload {
             }
         })
     })
+}
+
+/// Examines everything, as the configuration in force has it.
+pub fn doctor(whole: Arc<OnceLock<Weak<Running>>>) -> Doctor {
+    Doctor::new(Box::new(move || {
+        let running = whole.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            let running = running.ok_or_else(|| "starting, or shutting down".to_owned())?;
+            Ok(Examination { findings: running.examine().await })
+        })
+    }))
 }
 
 pub fn orders(cluster: driver::Handle) -> Orders {

@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod agent;
+pub mod doctor;
 mod following;
 mod listen;
 pub mod migrate;
@@ -30,6 +31,7 @@ use crate::admin::picture::Cluster;
 use crate::auth::MockSecret;
 use crate::catalog::{Facts, Overrides};
 use crate::cluster::HistoryEntry;
+use crate::cluster::doctor::Finding;
 use crate::config::Config;
 use crate::coord::{Embedded, StoreError};
 use crate::driver;
@@ -171,10 +173,13 @@ fn start_with(
     let history: History = Arc::new(move || kept.history());
     let whole = Arc::new(OnceLock::new());
     let reload = admin::reload(whole.clone());
-    let api = admin::api(&config, shared.clone(), cluster.clone(), refused.clone(), history.clone(), reload.clone());
+    let doctor = admin::doctor(whole.clone());
+    let api =
+        admin::api(&config, shared.clone(), cluster.clone(), refused.clone(), history.clone(), reload.clone(), doctor);
     let api = Arc::new(api);
     {
         let (control, shared, stopped, said) = (control.clone(), shared.clone(), stopped.clone(), said.clone());
+        let reports = whole.clone();
         let body = async move {
             tokio::spawn(following::judge_replicas(shared.clone()));
             tokio::spawn(following::ask_positions(control.clone(), shared.clone()));
@@ -182,7 +187,7 @@ fn start_with(
             if let Some(listener) = admin_listener {
                 tokio::spawn(admin::serve(listener, api));
             }
-            tokio::spawn(report_rights(control.clone(), shared.clone()));
+            tokio::spawn(doctor::report(reports, shared.clone()));
             let watching = shared.clone();
             let overrides = said.clone();
             tokio::spawn(async move {
@@ -331,22 +336,6 @@ async fn feed_the_hungry(shared: Arc<Shared>) {
     }
 }
 
-/// Says what the control user cannot do, once there is a primary to ask.
-async fn report_rights(control: Control, shared: Arc<Shared>) {
-    let mut topology = shared.topology.clone();
-    if topology.wait_for(|topology| topology.primary().is_some()).await.is_err() {
-        return;
-    }
-    match control.check_rights().await {
-        Ok(missing) => {
-            for right in missing {
-                tracing::error!("cluster.control_user: {right}");
-            }
-        }
-        Err(error) => tracing::warn!(%error, "could not check the rights of the control user"),
-    }
-}
-
 impl Running {
     /// What the sessions share, and are told a change of primary by.
     pub fn shared(&self) -> &Arc<Shared> {
@@ -366,6 +355,12 @@ impl Running {
     pub fn cluster(&self) -> Cluster {
         let name = self.config.lock().unwrap_or_else(PoisonError::into_inner).cluster.name.clone();
         Cluster::of(&name, &self.shared, &self.cluster.picture())
+    }
+
+    /// Every precondition of a safe failover, as the doctor finds it now.
+    pub async fn examine(&self) -> Vec<Finding> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        doctor::examine(&config, &self.control, Some(self.cluster.picture().as_ref().clone())).await
     }
 
     /// What happened so far, the oldest first.

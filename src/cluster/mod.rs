@@ -8,6 +8,7 @@ pub mod action;
 pub mod agent;
 pub mod brain;
 pub mod diagram;
+pub mod doctor;
 pub mod event;
 pub mod history;
 pub mod metrics;

@@ -61,6 +61,14 @@ fn empty_or_text<S: Serializer>(listen: &Option<Listen>, serializer: S) -> Resul
 }
 
 impl Admin {
+    /// Nobody but this machine reaches it.
+    pub fn is_loopback(&self) -> bool {
+        match &self.listen {
+            Some(Listen::Tcp { host, .. }) => is_loopback(host),
+            _ => true,
+        }
+    }
+
     pub(super) fn read(document: &Document<'_>) -> Admin {
         let section = document.section("admin");
         let (token, token_file) = password::secret(&section, "token", "token_file");

@@ -83,6 +83,14 @@ impl Embedded {
         Ok((Embedded { path, revision, history, _lock: lock }, record))
     }
 
+    /// What the store at `path` holds, for who only looks, beside whoever has it.
+    pub fn peek(path: &Path) -> Result<Option<Record>, StoreError> {
+        match read(&resolve(path)?)? {
+            Found::Nothing => Ok(None),
+            Found::Record { record, .. } => Ok(Some(record)),
+        }
+    }
+
     /// Puts the record in place of the one before. After an error the store holds the one before, or (if the error came at
     /// the very end) this one; it can be tried again with this or a later one.
     pub fn store(&mut self, record: &Record) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ mod history;
 use std::path::PathBuf;
 
 pub use embedded::Embedded;
+pub use files::directory_of;
 
 /// Why the store cannot be used, or did not take something.
 #[derive(Debug, thiserror::Error)]

@@ -225,6 +225,7 @@ impl Cluster {
             ("wal_receiver_timeout", "5s"),
             ("wal_sender_timeout", "5s"),
             ("wal_receiver_status_interval", "1s"),
+            ("max_slot_wal_keep_size", "10GB"),
             ("max_prepared_transactions", "20"),
             ("log_line_prefix", "%m [%p] %q%u@%d %a "),
         ];

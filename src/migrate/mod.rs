@@ -16,6 +16,11 @@ pub const ROLES: &str = include_str!("../../migrations/roles.sql");
 /// Of `pg_advisory_xact_lock`: "pgbaton" in ASCII.
 const LOCK: i64 = 0x70_6762_6174_6f6e;
 
+/// The version of the schema that this program works with.
+pub fn version() -> i32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
 struct Migration {
     version: i32,
     name: &'static str,
@@ -100,7 +105,7 @@ async fn run(transaction: &Transaction<'_>) -> Result<Vec<String>, MigrateError>
     let newest = "SELECT coalesce(max(version), 0) FROM pgbaton.schema_version";
     let row = transaction.query_one(newest, &[]).await.map_err(because(asking))?;
     let found: i32 = row.try_get(0).map_err(because(asking))?;
-    let known = MIGRATIONS.last().map_or(0, |migration| migration.version);
+    let known = version();
     if found > known {
         return Err(MigrateError::Newer { found, known });
     }

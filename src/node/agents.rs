@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::Control;
 use crate::auth::Secret;
 use crate::cluster::agent::{Deed, Done, Order, Outcome, Report};
+use crate::cluster::doctor::facts::Agent;
 use crate::cluster::{Failure, FailureKind};
 use crate::net::http::{self, ClientError, HttpUrl};
 use crate::types::NodeId;
@@ -37,6 +38,19 @@ impl Control {
             ask(&agent, http::get(&agent.url, token(&agent), "/status", &[], LIMIT).await)
                 .map_err(|error| error.reason),
         )
+    }
+
+    /// What the agent of a node says of the machine it is on.
+    pub async fn agent_survey(&self, node: &NodeId) -> Agent {
+        let Some(agent) = self.agent(node) else { return Agent::None };
+        match http::get(&agent.url, token(&agent), "/survey", &[], LIMIT).await {
+            Ok(text) => match serde_json::from_str(&text) {
+                Ok(site) => Agent::Answers(Box::new(site)),
+                Err(error) => Agent::Silent(format!("{} does not answer as an agent does: {error}", agent.url)),
+            },
+            Err(ClientError::Refused { code, message, .. }) if code == "token_required" => Agent::Refused(message),
+            Err(error) => Agent::Silent(error.to_string()),
+        }
     }
 
     /// Has the agent of a node do something, and waits until it is done, however long that takes. Dropping this does not end

@@ -1,7 +1,7 @@
 //! Questions to nodes, asked as the control user over one kept connection per node.
 //!
 //! The SQL in here is all that pgbaton asks a node for itself: what it is (`status`), how a role proves who it is (`role`)
-//! and whether the control user may ask and act (`check_rights`). Connections live in the runtime in which [`Control`] was made,
+//! and whatever the doctor wants to know (`survey`). Connections live in the runtime in which [`Control`] was made,
 //! whoever asks, are opened when first needed and again after they broke; everything has a deadline, because a frozen
 //! server never refuses.
 
@@ -20,6 +20,7 @@ mod roster;
 mod rows;
 mod settle;
 mod slots;
+mod survey;
 mod sync;
 mod sync_names;
 mod turn;

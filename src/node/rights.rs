@@ -1,13 +1,13 @@
-//! What the control user may do, against what pgbaton needs: said at the start, not found out in the middle of a failover.
+//! What the control user may do, against what pgbaton needs: said by the doctor, not found out in the middle of a failover.
 //!
 //! The list is that of `migrations/roles.sql` and of the table in `docs/operations.md`; whoever changes one changes all.
 
-use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Client, Row};
 
+use super::NodeError;
 use super::error::refusal;
-use super::keeper::Line;
-use super::{Control, NodeError, ROLE_DEADLINE};
+use crate::cluster::doctor::facts::Lack;
 use crate::types::NodeId;
 
 const RIGHTS: &str = "
@@ -72,53 +72,56 @@ const PARAMETERS: [(&str, &str); 5] = [
 const MAY_ALTER: &str = "SELECT has_parameter_privilege(name, 'ALTER SYSTEM')
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (name, number) ORDER BY number";
 
-impl Control {
-    /// What the control user lacks on the primary, each as a sentence that says what does not work without it, and how to
-    /// grant it. Empty: nothing.
-    pub async fn check_rights(&self) -> Result<Vec<String>, NodeError> {
-        let limit = self.inner.config.probe_timeout.max(ROLE_DEADLINE);
-        let primary = self.inner.primary(tokio::time::Instant::now() + limit).await?;
-        let keeper = &self.inner.keeper(&primary)?;
-        let row = self.inner.ask_one(keeper, Line::Questions, RIGHTS, limit).await?;
-        let user: String = get(&primary, &row, 0)?;
-        let (is_superuser, grants_parameters): (bool, bool) = (get(&primary, &row, 1)?, get(&primary, &row, 2)?);
-        let database = &self.inner.config.database;
-        let mut missing = Vec::new();
-        let mut lacks = |lack: &str, grant: &str| {
-            let grant = grant.replace('@', &format!("\"{user}\""));
-            missing.push(format!(
-                "the control user \"{user}\" cannot {lack}; run as superuser in database \"{database}\": {grant} \
-                 (migrations/roles.sql grants all that is needed, see docs/operations.md)"
-            ));
-        };
-        for (at, (lack, grant)) in GRANTS.into_iter().enumerate() {
-            let is_there: bool = get(&primary, &row, FIRST + at)?;
-            // Before PostgreSQL 15 there is no such role: it is said with the settings.
-            let is_to_be_granted = !grant.contains("pg_checkpoint") || grants_parameters;
-            if !is_there && is_to_be_granted {
-                lacks(lack, grant);
-            }
+/// What the control user lacks where this connection leads.
+pub(super) async fn of(node: &NodeId, client: &Client) -> Result<Vec<Lack>, NodeError> {
+    let bad = |error: tokio_postgres::Error| refusal(node, &error);
+    let row = client.query_one(RIGHTS, &[]).await.map_err(bad)?;
+    let parameters = match grants_parameters(node, &row)? {
+        true => client.query_typed(MAY_ALTER, &[(&names(), Type::TEXT_ARRAY)]).await.map_err(bad)?,
+        false => Vec::new(),
+    };
+    lacks(node, &row, &parameters)
+}
+
+fn names() -> Vec<&'static str> {
+    PARAMETERS.map(|(name, _)| name).to_vec()
+}
+
+fn grants_parameters(node: &NodeId, row: &Row) -> Result<bool, NodeError> {
+    get(node, row, 2)
+}
+
+/// What the answers to both questions say.
+fn lacks(node: &NodeId, row: &Row, parameters: &[Row]) -> Result<Vec<Lack>, NodeError> {
+    let user: String = get(node, row, 0)?;
+    let (is_superuser, grants_parameters): (bool, bool) = (get(node, row, 1)?, grants_parameters(node, row)?);
+    let mut missing = Vec::new();
+    let mut lacks = |what: String, grant: &str| {
+        missing.push(Lack { what, grant: grant.replace('@', &format!("\"{user}\"")) });
+    };
+    for (at, (lack, grant)) in GRANTS.into_iter().enumerate() {
+        let is_there: bool = get(node, row, FIRST + at)?;
+        // Before PostgreSQL 15 there is no such role: it is said with the settings.
+        let is_to_be_granted = !grant.contains("pg_checkpoint") || grants_parameters;
+        if !is_there && is_to_be_granted {
+            lacks(lack.to_owned(), grant);
         }
-        if grants_parameters {
-            let names = PARAMETERS.map(|(name, _)| name).to_vec();
-            let rows = self.inner.ask(keeper, Line::Questions, MAY_ALTER, &[(&names, Type::TEXT_ARRAY)], limit).await?;
-            for (row, (name, consequence)) in rows.iter().zip(PARAMETERS) {
-                if !get::<bool>(&primary, row, 0)? {
-                    lacks(
-                        &format!("change {name}, {consequence}"),
-                        &format!("GRANT ALTER SYSTEM ON PARAMETER {name} TO @"),
-                    );
-                }
-            }
-        } else if !is_superuser {
-            lacks(
-                "change settings or run CHECKPOINT, which before PostgreSQL 15 only superusers may, so there is no failover \
-                 (failover.automatic = false says that none is wanted)",
-                "ALTER ROLE @ SUPERUSER",
-            );
-        }
-        Ok(missing)
     }
+    if grants_parameters {
+        for (row, (name, consequence)) in parameters.iter().zip(PARAMETERS) {
+            if !get::<bool>(node, row, 0)? {
+                lacks(format!("change {name}, {consequence}"), &format!("GRANT ALTER SYSTEM ON PARAMETER {name} TO @"));
+            }
+        }
+    } else if !is_superuser {
+        lacks(
+            "change settings or run CHECKPOINT, which before PostgreSQL 15 only superusers may, so there is no failover \
+             (failover.automatic = false says that none is wanted)"
+                .to_owned(),
+            "ALTER ROLE @ SUPERUSER",
+        );
+    }
+    Ok(missing)
 }
 
 fn get<'r, T: FromSql<'r>>(node: &NodeId, row: &'r Row, column: usize) -> Result<T, NodeError> {

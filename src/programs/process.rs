@@ -52,6 +52,10 @@ pub struct RunAs {
 }
 
 impl RunAs {
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// `None` when we are not root and servers simply run as ourselves.
     pub fn choose() -> Result<Option<RunAs>, ProgramError> {
         if !rustix::process::geteuid().is_root() {
