@@ -391,6 +391,11 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Whether this is a command line that does something, for tests of what pages say; the name of the program comes first.
+pub fn understand<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<(), clap::Error> {
+    CommandLine::try_parse_from(words).map(|_| ())
+}
+
 fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
     match verb {
         Verb::Serve(ConfigFile { file }) => {
