@@ -254,8 +254,13 @@ fn commands(line: &str) -> Vec<Vec<String>> {
 
 /// What may stand before a command on its line: settings of the environment, and commands that run others.
 fn is_before_a_command(word: &str) -> bool {
-    let runners = ["sudo", "exec", "docker", "compose", "until", "while", "if", "then", "do", "run", "watch", "-n", "0.5"];
-    word.contains('=') || word.starts_with('-') || word.ends_with(".yml") || runners.contains(&word) || word == "pgbaton"
+    let runners =
+        ["sudo", "exec", "docker", "compose", "until", "while", "if", "then", "do", "run", "watch", "-n", "0.5"];
+    word.contains('=')
+        || word.starts_with('-')
+        || word.ends_with(".yml")
+        || runners.contains(&word)
+        || word == "pgbaton"
 }
 
 /// Configuration that would be refused: whole files, and parts to which what has to be there is added.
@@ -452,7 +457,8 @@ fn units_are_in_order() {
         assert!(is_taken && !said.contains(&name), "{unit}: {said}");
         // Of ten (hardly anything is forbidden) in tenths. The agent's is PostgreSQL's, whose extensions may want a lot.
         let threshold = if name.contains("agent") { "55" } else { "15" };
-        let (is_tight, said) = analyze(&["security", "--offline=true", "--no-pager", &format!("--threshold={threshold}")]);
+        let (is_tight, said) =
+            analyze(&["security", "--offline=true", "--no-pager", &format!("--threshold={threshold}")]);
         assert!(is_tight, "{unit}: {said}");
     }
 }
