@@ -292,7 +292,7 @@ fn metric_complaints(page: &Page, source: &str) -> Vec<String> {
     for (line, code) in spans.chain(blocks) {
         for word in code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let Some(name) = word.strip_prefix("pgbaton_") else { continue };
-            let ends = ["_total", "_bucket", "_sum", "_count", ""].map(|end| name.strip_suffix(end));
+            let ends = ["_total", "_bucket", "_sum", "_count", "_info", ""].map(|end| name.strip_suffix(end));
             let names = |base: &str| [format!("\"pgbaton_{base}\""), format!("\"{base}\"")];
             let is_known = ends.into_iter().flatten().flat_map(names).any(|name| source.contains(&name));
             if !is_known && !NO_METRICS.contains(&word) {
