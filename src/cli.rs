@@ -40,6 +40,11 @@ struct CommandLine {
     verb: Verb,
 }
 
+/// Whether this is a command line that does something, for tests of what pages say; the name of the program comes first.
+pub fn understand<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<(), clap::Error> {
+    CommandLine::try_parse_from(words).map(|_| ())
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   pgbaton demo                          a primary, two replicas and the proxy on this machine

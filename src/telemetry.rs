@@ -7,6 +7,8 @@ pub mod metric;
 
 use std::io::IsTerminal;
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -56,8 +58,15 @@ pub fn init(format: Format, level: &str, output: Output) -> Result<Option<LevelH
         Format::Text => layer.with_ansi(is_terminal).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
+    let filter = filter.and(filter_fn(tells_no_statement));
     let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     Ok(started.is_ok().then_some(LevelHandle(handle)))
+}
+
+/// Whatever the level: the driver of the control connections tells each statement at debug, and a standby's `primary_conninfo`
+/// has a password in it.
+fn tells_no_statement(event: &Metadata<'_>) -> bool {
+    !event.target().starts_with("tokio_postgres") || *event.level() <= Level::INFO
 }
 
 fn parse(level: &str) -> Result<EnvFilter, String> {
@@ -74,7 +83,31 @@ fn parse(level: &str) -> Result<EnvFilter, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_level;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::{check_level, tells_no_statement};
+
+    #[test]
+    fn a_statement_of_a_control_connection_is_told_at_no_level() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        let writer = std::sync::Mutex::new(File::from(place.as_fd().try_clone_to_owned().unwrap()));
+        let filter = EnvFilter::new("trace,tokio_postgres::query=trace").and(filter_fn(tells_no_statement));
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_filter(filter);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::debug!(target: "tokio_postgres::simple_query", "ALTER SYSTEM SET primary_conninfo = 'password=hidden'");
+            tracing::trace!(target: "tokio_postgres::query", "hidden too");
+            tracing::info!(target: "tokio_postgres::connection", "a notice");
+            tracing::trace!(target: "pgbaton::session", "a detail");
+        });
+        let told = std::fs::read_to_string(place.path()).unwrap();
+        assert!(!told.contains("hidden"), "{told}");
+        assert!(told.contains("a notice") && told.contains("a detail"), "{told}");
+    }
 
     #[test]
     fn a_misspelt_level_is_refused_rather_than_silencing_the_log() {
