@@ -80,6 +80,8 @@ has_go() { have go; }
 has_pq() { [ -e /usr/share/gocode/src/github.com/lib/pq ]; }
 # Where no engine answers, the suite that needs these is skipped, whatever else is there.
 has_docker() { have docker && docker version >/dev/null 2>&1; }
+has_prometheus() { have prometheus && have promtool; }
+has_pgbouncer_exporter() { [ -x /usr/bin/prometheus-pgbouncer-exporter ]; }
 has_debootstrap() { PATH="$PATH:/usr/sbin:/sbin" have debootstrap || docker image inspect debian:trixie-slim >/dev/null 2>&1; }
 has_pgbouncer() { have pgbouncer; }
 has_haproxy() { have haproxy; }
@@ -103,6 +105,8 @@ packages_for() {
     node_pg) echo node-pg ;;
     go) echo golang-go ;;
     pq) echo golang-github-lib-pq-dev ;;
+    prometheus) echo prometheus ;;
+    pgbouncer_exporter) echo prometheus-pgbouncer-exporter ;;
     debootstrap) echo debootstrap ;;
     pgbouncer) echo pgbouncer ;;
     haproxy) echo haproxy ;;
@@ -187,6 +191,8 @@ if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
     for driver in psycopg asyncpg java pgjdbc node node_pg go pq; do
         need driver "$driver" "driver suite"
     done
+    need driver prometheus "the metrics in a real Prometheus"
+    need driver pgbouncer_exporter "the console as PgBouncer's exporters know it"
     has_docker && need driver debootstrap "the containers' base image, where no registry can be reached"
 fi
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pgbaton::admin::{alerts, metrics};
 use pgbaton::cluster::diagram;
 
 const BEGIN: &str = "<!-- diagram: begin -->\n";
@@ -19,4 +20,20 @@ fn the_page_on_failover_has_the_states_of_the_code() {
     } else {
         assert_eq!(printed, diagram, "run PGBATON_PRINT_PAGES=1 cargo test --test pages");
     }
+}
+
+/// A page that is printed as a whole.
+fn printed(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    if std::env::var_os("PGBATON_PRINT_PAGES").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == text, "{page} is stale: run PGBATON_PRINT_PAGES=1 cargo test --test pages");
+}
+
+#[test]
+fn the_pages_on_metrics_and_alerts_have_those_of_the_code() {
+    printed("docs/metrics.md", &metrics::reference());
+    printed("docker/monitoring/alerts.yml", &alerts::rules());
 }
