@@ -184,7 +184,9 @@ impl Prometheus {
         command.arg(format!("--web.listen-address={address}"));
         let program = Program(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let prometheus = Prometheus { _program: program, directory, address };
-        until(LONG, "Prometheus listens", || TcpStream::connect(address).is_ok());
+        until(LONG, "Prometheus is ready", || {
+            TcpStream::connect(address).is_ok() && get(address, "/-/ready", "").contains("Ready")
+        });
         prometheus
     }
 
