@@ -384,7 +384,7 @@ fn every_metric_arrives_in_a_real_prometheus_and_moves() {
     send(agent, Signal::STOP);
     send(demo.server_pid(&lost).unwrap(), Signal::KILL);
     prometheus.wait_for("pgbaton_held_statements > 0 and pgbaton_paused == 1");
-    prometheus.wait_for("pgbaton_agent_up == 0");
+    prometheus.wait_for("pgbaton_agent_up == 0 and on () pgbaton_writable == 0");
     assert!(demo.verb(&["resume"]));
     until(LONG, "another node is the primary", || !["", &*lost].contains(&&*demo.primary()));
     send(agent, Signal::CONT);
