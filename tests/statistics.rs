@@ -362,6 +362,7 @@ fn the_number_of_series_depends_on_no_client() {
             peer: format!("10.0.0.1:{number}"),
             local: None,
             application_name: format!("application {number}"),
+            tally: shared.tallies.of(&"db".into(), 0),
             tls: false,
             worker: 0,
             long_key: false,
