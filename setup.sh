@@ -80,6 +80,8 @@ has_go() { have go; }
 has_pq() { [ -e /usr/share/gocode/src/github.com/lib/pq ]; }
 # Where no engine answers, the suite that needs these is skipped, whatever else is there.
 has_docker() { have docker && docker version >/dev/null 2>&1; }
+has_prometheus() { have prometheus && have promtool; }
+has_pgbouncer_exporter() { [ -x /usr/bin/prometheus-pgbouncer-exporter ]; }
 has_debootstrap() { PATH="$PATH:/usr/sbin:/sbin" have debootstrap || docker image inspect debian:trixie-slim >/dev/null 2>&1; }
 # Debian has it as chromium; the suite also takes one of another name.
 has_browser() { { have chromium || have chromium-browser || have google-chrome; } && have chromedriver; }
@@ -105,6 +107,8 @@ packages_for() {
     node_pg) echo node-pg ;;
     go) echo golang-go ;;
     pq) echo golang-github-lib-pq-dev ;;
+    prometheus) echo prometheus ;;
+    pgbouncer_exporter) echo prometheus-pgbouncer-exporter ;;
     debootstrap) echo debootstrap ;;
     browser) echo chromium chromium-driver ;;
     pgbouncer) echo pgbouncer ;;
@@ -191,6 +195,8 @@ if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
         need driver "$driver" "driver suite"
     done
     need driver browser "the dashboard, in a real browser"
+    need driver prometheus "the metrics in a real Prometheus"
+    need driver pgbouncer_exporter "the console as PgBouncer's exporters know it"
     has_docker && need driver debootstrap "the containers' base image, where no registry can be reached"
 fi
 

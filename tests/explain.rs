@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use pgbaton::admin::metrics;
 use pgbaton::demo::{Cluster, Node, Shutdown};
 use rustix::process::Signal;
 use support::{DEADLINE, InProcess, Proxy, ProxySettings, Psql, wait_until};
@@ -277,8 +278,12 @@ fn counters_move_with_what_is_done() {
         found.unwrap_or(0u64)
     };
     let before = (count("read", "replica", "read"), count("write", "primary", "write"));
-    let stats = |at: usize| console.ok(&["SHOW STATS"]).split('|').nth(at).unwrap().parse::<u64>().unwrap();
-    let total = stats(0);
+    let total_of = |name: &str| {
+        let totals = console.ok(&["SHOW TOTALS"]);
+        let prefix = format!("total_{name}_assignment_count|");
+        totals.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().parse::<u64>().unwrap()
+    };
+    let total = total_of("server");
     let reads = vec!["SELECT count(*) FROM numbers"; 5];
     proxy.psql().ok(&reads);
     // In sessions of their own: one that has written keeps its server connection for the case that it asks for currval.
@@ -286,8 +291,8 @@ fn counters_move_with_what_is_done() {
     proxy.psql().ok(&["INSERT INTO numbers VALUES (5)"]);
     assert_eq!(count("read", "replica", "read"), before.0 + 5);
     assert_eq!(count("write", "primary", "write"), before.1 + 2);
-    assert_eq!(stats(0), total + 7);
-    assert_eq!(stats(0), stats(1) + stats(2));
+    assert_eq!(total_of("server"), total + 7);
+    assert_eq!(total_of("server"), total_of("primary") + total_of("replica"));
 }
 
 #[test]
@@ -307,7 +312,7 @@ fn the_console_shows_replicas_servers_and_configuration() {
     let mut session = proxy.psql().command();
     let mut session = session.args(["-c", "SELECT pg_backend_pid(), pg_sleep(60)"]).spawn().unwrap();
     wait_until(DEADLINE, "the session's server connection is shown", || {
-        console.ok(&["SHOW SERVERS"]).starts_with("demo|demo|active|n")
+        console.ok(&["SHOW SERVERS"]).starts_with("S|demo|demo|active|127.0.0.1|")
     });
     session.kill().unwrap();
     session.wait().unwrap();
@@ -351,17 +356,33 @@ fn metrics_have_help_and_type_and_bounded_labels() {
         assert!(value.parse::<f64>().is_ok(), "{line}");
         assert!(seen.insert(sample.to_owned()), "twice: {line}");
         let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-        let family = name.strip_suffix("_total").unwrap_or(name);
+        let suffixes = ["_total", "_info", "_bucket", "_count", "_sum"];
+        let suffix = suffixes
+            .into_iter()
+            .find(|suffix| name.strip_suffix(suffix).is_some_and(|family| families.contains_key(family)));
+        let family = suffix.map_or(name, |suffix| &name[..name.len() - suffix.len()]);
         let (has_help, kind, _) = families[family];
         assert!(has_help, "{family} has no help");
-        assert_eq!(kind, if name.ends_with("_total") { "counter" } else { "gauge" }, "{family}");
+        let kind_of = match suffix {
+            Some("_total") => "counter",
+            Some("_info") => "info",
+            Some(_) => "histogram",
+            None => "gauge",
+        };
+        assert_eq!(kind, kind_of, "{family}");
         for label in labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()) {
             let (label, value) = label.split_once('=').unwrap();
             let value = value.trim_matches('"');
             let is_bounded = match label {
                 "node" => ["n1", "n2"].contains(&value),
-                "state" => ["active", "idle"].contains(&value),
-                "outcome" => ["committed", "aborted", "unknown"].contains(&value),
+                "state" => ["active", "idle", "login"].contains(&value),
+                "outcome" => {
+                    ["committed", "aborted", "unknown", "done", "refused", "undone", "failed"].contains(&value)
+                }
+                "kind" => ["failover", "switchover"].contains(&value),
+                "phase" => value.chars().all(|letter| letter.is_ascii_lowercase()),
+                "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
+                "version" => value == env!("CARGO_PKG_VERSION"),
                 "target" => ["primary", "replica"].contains(&value),
                 "class" | "reason" => value.chars().all(|letter| letter.is_ascii_lowercase() || " -".contains(letter)),
                 _ => false,
@@ -369,22 +390,11 @@ fn metrics_have_help_and_type_and_bounded_labels() {
             assert!(is_bounded, "{line}");
         }
     }
-    for name in [
-        "pgbaton_clients",
-        "pgbaton_server_connections",
-        "pgbaton_statements",
-        "pgbaton_retried_statements",
-        "pgbaton_replica_lag_bytes",
-        "pgbaton_replica_lag_seconds",
-        "pgbaton_node_up",
-        "pgbaton_epoch",
-        "pgbaton_held_statements",
-        "pgbaton_in_doubt",
-    ] {
-        assert!(families.contains_key(name), "{name}: {page}");
-        let has_unit = name.ends_with("_bytes") || name.ends_with("_seconds");
-        assert_eq!(families[name].2, has_unit, "{name}");
+    for metric in metrics::ALL.iter().flat_map(|(_, metrics)| *metrics) {
+        let family = families.remove(metric.name).unwrap_or_else(|| panic!("{}: {page}", metric.name));
+        assert_eq!((family.1, family.2), (metric.kind.as_str(), metric.unit.is_some()), "{}", metric.name);
     }
+    assert!(families.is_empty(), "not in docs/metrics.md: {families:?}");
     assert!(seen.contains("pgbaton_replica_lag_seconds{node=\"n2\"}"), "{page}");
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pgbaton::admin::{alerts, metrics};
 use pgbaton::cluster::{diagram, doctor};
 
 #[test]
@@ -27,4 +28,20 @@ fn compare(page: &str, name: &str, expected: &str) {
     } else {
         assert_eq!(printed, expected, "run PGBATON_PRINT_PAGES=1 cargo test --test pages");
     }
+}
+
+/// A page that is printed as a whole.
+fn printed(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    if std::env::var_os("PGBATON_PRINT_PAGES").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == text, "{page} is stale: run PGBATON_PRINT_PAGES=1 cargo test --test pages");
+}
+
+#[test]
+fn the_pages_on_metrics_and_alerts_have_those_of_the_code() {
+    printed("docs/metrics.md", &metrics::reference());
+    printed("docker/monitoring/alerts.yml", &alerts::rules());
 }

@@ -40,11 +40,11 @@ const ALERTS: &[Alert] = &[
         "Clients were told that nobody knows whether their commit took place.",
     ),
     alert(
-        "critical",
+        "warning",
         "PgbatonWritesLost",
         "0s",
         "increase(pgbaton_failover_lost_bytes_total[1h]) > 0",
-        "A failover has left log behind on the old primary; `pgbaton history` says how much.",
+        "A failover has left log behind. With asynchronous durability there may be commits in it: see `pgbaton history`.",
     ),
     alert(
         "critical",

@@ -250,6 +250,7 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
             .iter()
             .find(|(name, _)| &**name == "application_name")
             .map_or(String::new(), |(_, value)| value.to_string()),
+        tally: Arc::default(),
         tls: client.tls,
         worker,
         long_key: client.protocol_minor >= 2,

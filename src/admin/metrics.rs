@@ -16,6 +16,7 @@ use crate::session::clients::{self, Activity};
 use crate::session::shared::Shared;
 use crate::session::{doubt, gate, hold, readers, routes, tally};
 use crate::telemetry::metric::{Format, Metric, Page, seconds};
+use crate::types::Role;
 
 const BUILD: Metric = Metric::info("pgbaton_build", "The version that runs.").labels(&["version"]);
 
@@ -150,7 +151,8 @@ fn of_nodes(page: &mut Page, nodes: &[picture::Node]) {
 }
 
 fn of_changes(page: &mut Page, shared: &Shared, believed: &Picture, changed: &Counted) {
-    let is_writable = shared.gate.is_open() && shared.topology.borrow().primary().is_some();
+    let answers = shared.topology.borrow().primary().is_some_and(|node| node.role == Role::Primary);
+    let is_writable = shared.gate.is_open() && answers;
     page.one(&gate::WRITABLE, u8::from(is_writable));
     page.one(&hold::HELD, shared.hold.statements());
     let mut samples = page.family(&doubt::IN_DOUBT);

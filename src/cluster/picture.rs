@@ -47,9 +47,7 @@ impl Brain {
             return Some("no node may be promoted".into());
         }
         let sync = record.sync();
-        let Some(needed) = sync.recruits_needed().filter(|_| record.durability == Durability::Quorum) else {
-            return None;
-        };
+        let needed = sync.recruits_needed().filter(|_| record.durability == Durability::Quorum)?;
         let is_there = |voter: &&NodeId| nodes.get(*voter).is_some_and(|account| account.state == NodeState::Running);
         let there = sync.voters.iter().filter(is_there).count();
         (there < needed).then(|| format!("{there} voters are there, and it takes {needed}"))

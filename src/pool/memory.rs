@@ -217,6 +217,19 @@ pub const MANY: u64 = u64::MAX;
 /// [`Memory::unnamed`] when a message that would have changed it was skipped: it may be anybody's.
 pub const UNKNOWN: u64 = u64::MAX;
 
+/// What a client was answered on a connection, since this was last taken: it is counted. It is kept here, as an idle client
+/// has no room for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// With a result or an error.
+    pub statements: u32,
+    pub errors: u32,
+    /// Ended, in whatever way; a statement outside of a block is one.
+    pub transactions: u32,
+    /// The client calls itself by another application_name.
+    pub renamed: bool,
+}
+
 /// What a server connection has been told.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -237,6 +250,7 @@ pub struct Memory {
     pub has_temp_schema: bool,
     /// Statements carry the client's own names (the session asked to look at them).
     pub native: bool,
+    pub answered: Answered,
 }
 
 impl Memory {

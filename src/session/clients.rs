@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::gate::Draining;
 use super::silent::Footing;
+use super::tally::Counts;
 use crate::pool::ServerIdentity;
 use crate::sql::Pins;
 use crate::telemetry::metric::Metric;
@@ -61,9 +62,14 @@ pub struct Client {
     pub connected: SystemTime,
     /// Where its clock begins.
     since: Instant,
-    /// When something was last sent to a server for it, and since when it waits for one, by its clock; 0: never, or not.
+    /// By its clock, and 0 for never or not: when something was last sent to a server for it, and since when it is not
+    /// answered, its transaction open, and a server waited for. Only its session writes them.
+    last_us: AtomicU64,
     asked_us: AtomicU64,
+    begun_us: AtomicU64,
     waits_us: AtomicU64,
+    /// Where what passes for it is counted.
+    pub tally: Arc<Counts>,
     application_name: Mutex<Box<str>>,
     activity: AtomicU8,
     pins: AtomicU32,
@@ -102,18 +108,51 @@ impl Client {
     /// Microseconds since it connected, and never 0.
     #[inline]
     pub fn clock_us(&self) -> u64 {
-        // It would take half a million years to overflow.
-        self.since.elapsed().as_micros() as u64 + 1
+        // In 64 bits, which are enough for half a million years: `as_micros` counts in 128.
+        let since = self.since.elapsed();
+        since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + 1
     }
 
     #[inline]
-    pub fn set_asked(&self, us: u64) {
-        self.asked_us.store(us, Ordering::Relaxed);
+    pub(super) fn is_asking(&self) -> bool {
+        self.asked_us.load(Ordering::Relaxed) != 0
+    }
+
+    /// Something is sent for it.
+    #[inline]
+    pub(super) fn ask_server(&self) {
+        let now = self.clock_us();
+        self.last_us.store(now, Ordering::Relaxed);
+        self.asked_us.store(now, Ordering::Relaxed);
+        if self.begun_us.load(Ordering::Relaxed) == 0 {
+            self.begun_us.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// All of that is answered: how long it took, and, if that was its end, the transaction.
+    #[inline]
+    pub(super) fn take_answer(&self, is_over: bool) -> (u64, Option<u64>) {
+        let now = self.clock_us();
+        let took = now - self.asked_us.load(Ordering::Relaxed);
+        self.asked_us.store(0, Ordering::Relaxed);
+        let begun = self.begun_us.load(Ordering::Relaxed);
+        if !is_over || begun == 0 {
+            return (took, None);
+        }
+        self.begun_us.store(0, Ordering::Relaxed);
+        (took, Some(now - begun))
+    }
+
+    /// Nothing is under way any more, however that came about.
+    #[inline]
+    pub(super) fn forget_asking(&self) {
+        self.asked_us.store(0, Ordering::Relaxed);
+        self.begun_us.store(0, Ordering::Relaxed);
     }
 
     /// When something was last sent to a server for it; when it connected, if nothing was.
     pub fn asked(&self) -> SystemTime {
-        self.connected + Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
+        self.connected + Duration::from_micros(self.last_us.load(Ordering::Relaxed))
     }
 
     /// By its clock; 0: it waits no more.
@@ -281,6 +320,7 @@ pub struct Arrival {
     /// Where it was accepted; `None`: at a Unix socket.
     pub local: Option<String>,
     pub application_name: String,
+    pub tally: Arc<Counts>,
     pub tls: bool,
     pub worker: usize,
     pub long_key: bool,
@@ -309,7 +349,10 @@ impl Clients {
             worker: arrival.worker,
             connected: SystemTime::now(),
             since: Instant::now(),
+            last_us: AtomicU64::new(0),
             asked_us: AtomicU64::new(0),
+            begun_us: AtomicU64::new(0),
+            tally: arrival.tally,
             waits_us: AtomicU64::new(0),
             application_name: Mutex::new(arrival.application_name.into()),
             activity: AtomicU8::new(Activity::Idle as u8),

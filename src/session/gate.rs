@@ -31,8 +31,10 @@ use super::shared::Shared;
 use crate::telemetry::metric::Metric;
 use crate::types::Epoch;
 
-pub const WRITABLE: Metric =
-    Metric::gauge("pgbaton_writable", "1 while there is a primary that takes writes through this pgbaton, else 0.");
+pub const WRITABLE: Metric = Metric::gauge(
+    "pgbaton_writable",
+    "1 while there is a primary that answers and takes writes through this pgbaton, else 0.",
+);
 
 /// How often it is looked whether everybody has let go.
 const LOOK: Duration = Duration::from_millis(1);

@@ -241,7 +241,7 @@ impl Session {
         let verdict = tokio::time::timeout(limit, async { told.await.unwrap_or(Verdict::Unknown) });
         let (me, mut ahead) = (self.me.client.clone(), Vec::new());
         let verdict = while_connected(&me, &mut self.stream, &mut ahead, verdict).await;
-        self.tally.receive(ahead.len());
+        self.me.client.tally.receive(ahead.len());
         self.from_client.append(&mut ahead);
         Some(verdict?.unwrap_or(Verdict::Unknown))
     }

@@ -176,18 +176,6 @@ pub struct Happened {
     pub committed: bool,
     /// A statement was sent that may advance a sequence, where that is of interest.
     pub may_have_advanced: bool,
-    /// The client calls itself by another application_name.
-    pub renamed: bool,
-}
-
-/// What the client has been answered since this was last taken: it is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answered {
-    /// With a result or an error.
-    pub statements: u32,
-    pub errors: u32,
-    /// Ended, in whatever way; a statement outside of a block is one.
-    pub transactions: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -355,7 +343,6 @@ pub struct Machine {
     block: Block,
     commit: Commit,
     pub happened: Happened,
-    pub answered: Answered,
 }
 
 /// How the session's texts are to be read, and its transactions: kept with the parameters it was read from.
@@ -450,7 +437,6 @@ impl Machine {
             block: Block::default(),
             commit: Commit::default(),
             happened: Happened::default(),
-            answered: Answered::default(),
         }
     }
 

@@ -53,7 +53,6 @@ use machine::plan::Demand;
 use readers::Freshness;
 use relay::Step;
 use shared::{Database, SequenceUse, Shared};
-use tally::Counts;
 use wishes::Kept;
 
 /// What the console's database is called: by its own name, and by that which PgBouncer's exporters ask for.
@@ -127,10 +126,6 @@ pub struct Session {
     commits: bool,
     /// The primary was seen to drain.
     drains: bool,
-    tally: Arc<Counts>,
-    /// When the transaction began, and when what is not answered yet was sent, by the client's clock; 0: there is none.
-    begun_us: u64,
-    asked_us: u64,
 }
 
 /// Counts one that logs in, however that ends.
@@ -283,6 +278,7 @@ impl Session {
             user,
             database: database.name.clone(),
             application_name: application_name.clone(),
+            tally,
             local: stream.local_addr().map(|address| address.to_string()),
             peer: peer.to_string(),
             tls,
@@ -348,9 +344,6 @@ impl Session {
             ask_commits: settings.ask_commits,
             commits: false,
             drains: false,
-            tally,
-            begun_us: 0,
-            asked_us: 0,
         }))
     }
 
@@ -430,10 +423,6 @@ impl Session {
         }
         if happened.may_have_advanced {
             self.sequence_use.try_once();
-        }
-        if happened.renamed {
-            let name = self.machine.parameters().get("application_name").unwrap_or("");
-            self.me.client.set_application_name(name);
         }
         self.may_unpin |= happened.may_unpin;
     }

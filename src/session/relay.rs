@@ -226,7 +226,7 @@ impl Session {
                     return Poll::Ready(Some(Step::ServerGone(io::ErrorKind::UnexpectedEof.into())));
                 }
                 Poll::Ready(Ok(read)) => {
-                    self.tally.send(read);
+                    self.me.client.tally.send(read);
                     match self.given_up() {
                         Some(error) => Some(Step::ServerGone(error)),
                         None => self.take_from_server(cx, &scratch[..read]),
@@ -245,7 +245,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(read)) => {
                     server.unread.clear();
-                    self.tally.send(read);
+                    self.me.client.tally.send(read);
                     match self.given_up() {
                         Some(error) => Some(Step::ServerGone(error)),
                         None => self.take_from_server(cx, &scratch[..begun + read]),
@@ -265,7 +265,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(read)) => {
                     input.extend_from_slice(&scratch[..read]);
-                    self.tally.send(read);
+                    self.me.client.tally.send(read);
                     match self.given_up() {
                         Some(error) => Some(Step::ServerGone(error)),
                         None => self.take_from_server(cx, &input),
@@ -414,11 +414,11 @@ impl Session {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => Poll::Ready(Some(Step::ClientGone)),
             Poll::Ready(Ok(read)) if self.from_client.is_empty() => {
-                self.tally.receive(read);
+                self.me.client.tally.receive(read);
                 Poll::Ready(self.take_from_client(cx, &scratch[..read]))
             }
             Poll::Ready(Ok(read)) => {
-                self.tally.receive(read);
+                self.me.client.tally.receive(read);
                 let mut input = std::mem::take(&mut self.from_client);
                 input.extend_from_slice(&scratch[..read]);
                 Poll::Ready(self.take_from_client(cx, &input))

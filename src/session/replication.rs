@@ -63,6 +63,8 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         peer: client.peer.to_string(),
         local: stream.local_addr().map(|address| address.to_string()),
         application_name: String::new(),
+        // Nothing of it is looked at.
+        tally: Arc::default(),
         tls: client.tls,
         worker,
         long_key: client.protocol_minor >= 2,

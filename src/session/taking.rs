@@ -143,7 +143,7 @@ impl Session {
             Demand::Primary(why) | Demand::Replica(why) => why,
         };
         self.previous = self.present.replace((self.place, self.machine.demand()));
-        self.tally.assign();
+        self.me.client.tally.assign();
         self.shared.routes.count(self.me.client.worker, Route { class: self.machine.class(), on_replica, why });
     }
 
@@ -171,8 +171,8 @@ impl Session {
         .await;
         self.stream = stream;
         me.set_waits_since(0);
-        self.tally.wait(me.clock_us() - since);
-        self.tally.receive(ahead.len());
+        self.me.client.tally.wait(me.clock_us() - since);
+        self.me.client.tally.receive(ahead.len());
         self.from_client.append(&mut ahead);
         let Some(found) = found else {
             self.half_taken = None;

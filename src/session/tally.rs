@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::Session;
-use super::machine::Answered;
+use crate::pool::memory::Answered;
 use crate::telemetry::distribution::Distribution;
 use crate::telemetry::metric::Metric;
 
@@ -300,38 +300,37 @@ impl Session {
     /// Something of the client's is about to be sent to a server, if it is not all of it answered already.
     #[inline]
     pub(super) fn note_asked(&mut self) {
-        if self.asked_us == 0 && !self.machine.is_quiet() {
-            self.asked_us = self.me.client.clock_us();
-            if self.begun_us == 0 {
-                self.begun_us = self.asked_us;
-            }
-            self.me.client.set_asked(self.asked_us);
+        if !self.me.client.is_asking() && !self.machine.is_quiet() {
+            self.me.client.ask_server();
         }
     }
 
     /// The server has said something: counts it before the client hears of it.
     #[inline]
     pub(super) fn note_answered(&mut self) {
-        let answered = std::mem::take(&mut self.machine.answered);
+        let Some(lease) = &mut self.lease else { return };
+        let answered = std::mem::take(&mut lease.server().memory.answered);
         if answered == Answered::default() {
             return;
         }
-        self.tally.answer(answered);
-        if self.asked_us != 0 && self.machine.is_quiet() {
-            let now = self.me.client.clock_us();
-            self.tally.query(self.machine.is_on_replica(), now - self.asked_us);
-            self.asked_us = 0;
-            if answered.transactions > 0 && self.begun_us != 0 {
-                add(&self.tally.transaction_us, now - self.begun_us);
-                self.begun_us = 0;
+        let client = &self.me.client;
+        client.tally.answer(answered);
+        if client.is_asking() && self.machine.is_quiet() {
+            let (took, transaction) = client.take_answer(answered.transactions > 0);
+            client.tally.query(self.machine.is_on_replica(), took);
+            if let Some(transaction) = transaction {
+                add(&client.tally.transaction_us, transaction);
             }
+        }
+        if answered.renamed {
+            client.set_application_name(self.machine.parameters().get("application_name").unwrap_or(""));
         }
     }
 
     /// Nothing is under way any more, however that came about.
     #[inline]
     pub(super) fn note_over(&mut self) {
-        (self.asked_us, self.begun_us) = (0, 0);
+        self.me.client.forget_asking();
     }
 }
 
@@ -340,7 +339,7 @@ mod tests {
     use super::*;
 
     fn counted(counts: &Counts, transactions: u32, us: u64) {
-        counts.answer(Answered { statements: transactions * 2, errors: 0, transactions });
+        counts.answer(Answered { statements: transactions * 2, transactions, ..Answered::default() });
         counts.query(true, us);
     }
 

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_duration_counts_where_it_does_not_exceed_the_bound() {
         let mut some = Distribution::new(BOUNDS);
-        [0, 100, 101, 400, 401].map(|us| some.add(us));
+        [0, 100, 101, 400, 401].into_iter().for_each(|us| some.add(us));
         let counts: Vec<_> = some.counts().collect();
         assert_eq!(counts, [(Some(100), 2), (Some(200), 1), (Some(400), 1), (None, 1)]);
         assert_eq!((some.count(), some.sum_us()), (5, 1002));

@@ -203,7 +203,7 @@ mod tests {
         let mut page = Page::new(format);
         page.family(&COUNTED).add(&["a \"b\"\\\n", "primary"], 3);
         let mut boiled = Distribution::new(&[250_000, 1_000_000]);
-        [100_000, 250_000, 500_000, 2_000_000].map(|us| boiled.add(us));
+        [100_000, 250_000, 500_000, 2_000_000].into_iter().for_each(|us| boiled.add(us));
         page.family(&MEASURED).add_distribution(&["x"], &boiled);
         page.family(&MADE).add(&["Berta"], 1);
         page.finish()

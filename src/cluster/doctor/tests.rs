@@ -174,6 +174,8 @@ fn healthy() -> Case {
             paused: false,
             reason: String::new(),
             closed_since: None,
+            is_refused: false,
+            unready: Vec::new(),
             nodes: (1..=3).map(account).collect(),
         }),
         nodes: (1..=3).map(node).collect(),

@@ -123,7 +123,7 @@ impl Machine {
                 }
             }
             b'C' => {
-                self.answered.statements += u32::from(!silent);
+                memory.answered.statements += u32::from(!silent);
                 match fields::command_tag(body) {
                     b"ROLLBACK" => self.commit.has_written = false,
                     tag => self.commit.has_written |= commit::has_written(tag),
@@ -160,9 +160,9 @@ impl Machine {
                     return Keep::Drop;
                 }
             }
-            b'V' => self.answered.statements += 1,
+            b'V' => memory.answered.statements += 1,
             b'I' => {
-                self.answered.statements += u32::from(!silent);
+                memory.answered.statements += u32::from(!silent);
                 if let Some(Expect { due: Due::Execute(_), .. }) = self.queue.front() {
                     self.queue.pop_front();
                 }
@@ -171,14 +171,14 @@ impl Machine {
             b'E' => {
                 let keep = self.error(body, silent, memory);
                 if !matches!(keep, Keep::Drop) {
-                    self.answered.statements += 1;
-                    self.answered.errors += 1;
+                    memory.answered.statements += 1;
+                    memory.answered.errors += 1;
                 }
                 return keep;
             }
             b'Z' => {
                 let keep = self.ready(body, memory, silent);
-                self.answered.transactions += u32::from(!silent && self.status == Tx::Idle);
+                memory.answered.transactions += u32::from(!silent && self.status == Tx::Idle);
                 return keep;
             }
             b'S' => return self.parameter(body, memory, silent),
@@ -261,6 +261,7 @@ impl Machine {
         if self.status == Tx::Idle {
             self.name_reset = false;
             if std::mem::take(&mut self.name_changed) && !silent {
+                memory.answered.renamed = true;
                 return self.tell_name(body);
             }
         }
@@ -274,7 +275,6 @@ impl Machine {
         if self.parameters.get("application_name").unwrap_or("") != &*name {
             Arc::make_mut(&mut self.parameters).set("application_name", &name);
             message::parameter_status(&mut bytes, "application_name", &name);
-            self.happened.renamed = true;
         }
         message::raw(&mut bytes, b'Z', &[status]);
         Keep::Instead(bytes)
@@ -415,7 +415,7 @@ impl Machine {
         if name == "application_name" && self.name_reset {
             return Keep::Drop;
         }
-        self.happened.renamed |= name == "application_name";
+        memory.answered.renamed |= name == "application_name";
         if together {
             self.parameters = memory.parameters.clone();
         } else {
