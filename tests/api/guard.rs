@@ -45,6 +45,10 @@ fn what_cannot_be_understood_is_refused_with_what_would_be() {
         }
         assert_eq!(api.order(path, "{").refusal(), (400, "bad_request".into()), "{path}");
         assert_eq!(api.order(path, "{\"too\":\"n2\"}").refusal(), (422, "bad_request".into()), "{path}");
+        // Fields without names, in the order of the type.
+        for list in ["[]", "[\"n2\"]", "[true]", "null", "1"] {
+            assert_eq!(api.order(path, list).refusal(), (422, "bad_request".into()), "{path} {list}");
+        }
         let long = format!("{{\"to\":\"{}\"}}", "x".repeat(100_000));
         assert_eq!(api.order(path, &long).refusal(), (413, "too_long".into()), "{path}");
     }
