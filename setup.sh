@@ -177,6 +177,16 @@ need() {
     fi
 }
 
+# The same for what is installed for its program only: its service does not start with the machine.
+need_program() {
+    local name=$2
+    "has_$name" && return
+    need "$@"
+    if "has_$name" && have systemctl; then
+        "${as_root[@]}" systemctl --quiet disable "$name" || say "could not disable the $name service"
+    fi
+}
+
 if [ -n "${PGBATON_PG_BIN:-}" ] && ! has_server; then
     say "PGBATON_PG_BIN is $PGBATON_PG_BIN, where there is no PostgreSQL 14 or newer (postgres, initdb, pg_basebackup, psql)"
     exit 1
@@ -197,18 +207,13 @@ if [ "$goal" = test ] && [ ${#missing[@]} -eq 0 ]; then
     need driver browser "the dashboard, in a real browser"
     need driver prometheus "the metrics in a real Prometheus"
     need driver pgbouncer_exporter "the console as PgBouncer's exporters know it"
+    need_program driver haproxy "the suite of load balancers"
     has_docker && need driver debootstrap "the containers' base image, where no registry can be reached"
 fi
 
 if [ "$goal" = bench ]; then
     for rival in pgbouncer haproxy; do
-        was_there=yes
-        "has_$rival" || was_there=no
-        need required "$rival" "to compare with"
-        # Installed for its program only; do not let it start with the machine.
-        if [ $was_there = no ] && "has_$rival" && have systemctl; then
-            "${as_root[@]}" systemctl --quiet disable "$rival" || say "could not disable the $rival service"
-        fi
+        need_program required "$rival" "to compare with"
     done
 fi
 

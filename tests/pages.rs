@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pgbaton::admin::{alerts, metrics};
+use pgbaton::cli;
 use pgbaton::cluster::{diagram, doctor};
 
 #[test]
@@ -44,4 +45,9 @@ fn printed(page: &str, text: &str) {
 fn the_pages_on_metrics_and_alerts_have_those_of_the_code() {
     printed("docs/metrics.md", &metrics::reference());
     printed("docker/monitoring/alerts.yml", &alerts::rules());
+}
+
+#[test]
+fn the_page_on_the_command_line_has_the_verbs_of_the_code() {
+    printed("docs/cli.md", &cli::reference());
 }

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -57,6 +58,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/nodes/{id}/sync", both(of_one))
         .route("/nodes/{id}/asynchronous", both(of_one))
         .route("/nodes/{id}/async", both(of_one))
+        .route_layer(middleware::from_fn(status_alone))
+}
+
+/// Nobody reads what is answered to OPTIONS.
+async fn status_alone(request: Request, next: Next) -> Response {
+    let is_alone = request.method() == Method::OPTIONS;
+    let response = next.run(request).await;
+    if is_alone { response.status().into_response() } else { response }
 }
 
 /// GET and HEAD, and OPTIONS, which HAProxy asks with unless it is told otherwise.
@@ -145,7 +154,8 @@ fn fulfils(cluster: &Cluster, node: &Node, word: &str, lag: Option<u64>) -> bool
     match word {
         "replica" => is_replica,
         "read-only" | "readiness" => is_primary || is_replica,
-        "health" => node.state == "running",
+        // It answers, whatever is done to it.
+        "health" => node.role != "unknown",
         "synchronous" | "sync" => is_replica && is_voter,
         "asynchronous" | "async" => is_replica && !is_voter,
         // primary, master, read-write, leader

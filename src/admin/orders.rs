@@ -13,6 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::asked::{self, Who};
 use super::balancers::unknown_node;
@@ -90,10 +91,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|error| bad(error.status(), error.body_text()))?;
         let text = if body.is_empty() { b"{}" } else { &body[..] };
-        serde_json::from_slice(text).map(Said).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => bad(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
-            _ => bad(StatusCode::BAD_REQUEST, format!("that is no JSON: {error}")),
-        })
+        let said: Value = serde_json::from_slice(text)
+            .map_err(|error| bad(StatusCode::BAD_REQUEST, format!("that is no JSON: {error}")))?;
+        let not_it = |reason: String| bad(StatusCode::UNPROCESSABLE_ENTITY, reason);
+        // Fields in the order of a list would be taken too.
+        if !said.is_object() {
+            return Err(not_it("an order is a JSON object".into()));
+        }
+        serde_json::from_value(said).map(Said).map_err(|error| not_it(error.to_string()))
     }
 }
 

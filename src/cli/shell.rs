@@ -20,7 +20,7 @@ Examples:
   pgbaton man switchover > /usr/local/share/man/man1/pgbaton-switchover.1";
 
 /// Columns of the printed page, whatever terminal it is printed on.
-const PAGE_WIDTH: usize = 100;
+const PAGE_WIDTH: usize = 110;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionArguments {
@@ -86,7 +86,7 @@ standard error, if that is a terminal. Colours are for terminals, too, and off w
 /// A command and those below it.
 fn write_help(page: &mut String, command: &mut Command, depth: usize) {
     let help = command.render_long_help().to_string();
-    let name = command.get_bin_name().unwrap_or_default().to_owned();
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
     // Writing to a String cannot fail.
     let _ = write!(page, "\n{} {name}\n\n```text\n", "#".repeat(depth.min(3)));
     for line in help.trim_end().lines() {

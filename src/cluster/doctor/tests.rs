@@ -175,7 +175,7 @@ fn healthy() -> Case {
             reason: String::new(),
             closed_since: None,
             is_refused: false,
-            unready: Vec::new(),
+            unready: None,
             nodes: (1..=3).map(account).collect(),
         }),
         nodes: (1..=3).map(node).collect(),
