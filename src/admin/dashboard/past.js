@@ -5,7 +5,7 @@ import { bytes, count, date, facts, keyed, make, say, show, time } from "./words
 const at = (id) => document.getElementById(id);
 
 /** Entries that are shown before somebody asks for more. */
-const FEW = 8;
+const FEW = 5;
 const WINDOWS = ["1h", "24h", "30d", "365d"];
 /** Availability is asked for again so often: it moves slowly. */
 const ASK = 10000;
