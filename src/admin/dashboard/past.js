@@ -205,7 +205,7 @@ function repair(entry) {
   place.append(make("p", { class: "cause", text: [entry.why, entry.failure].filter(Boolean).join("; ") }));
   if (entry.diverged) {
     const { commits, kept } = entry.diverged;
-    const how = commits === null ? "commits of its own that could not be counted" : `${count(commits)} commits of its own`;
+    const how = commits === null ? "commits of its own that could not be counted" : commits === 1 ? "1 commit of its own" : `${count(commits)} commits of its own`;
     place.append(make("p", { class: "cause", text: kept ? `It had ${how}, kept in ${kept}.` : `It had ${how}.` }));
   }
   return place;
