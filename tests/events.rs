@@ -2,6 +2,8 @@
 //! `tests/browser.rs`.
 
 mod support;
+#[path = "support/wire.rs"]
+mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -163,8 +165,10 @@ fn so_many_may_listen_and_others_are_still_answered() {
     let proxy = InProcess::start(support::shared_cluster(), &settings());
     let address = proxy.admin();
     let mut listeners: Vec<Listener> = (0..64).map(|_| Listener::new(address, "")).collect();
-    let (status, _, body) = get(address, "/events");
-    assert_eq!(status, 503, "{body}");
+    let (status, head, mut refusal) = ask(address, "/events", "Connection: close\r\n");
+    assert_eq!(status, 503, "{head}");
+    let mut body = String::new();
+    refusal.read_to_string(&mut body).unwrap();
     assert!(body.contains("too_many_listeners"), "{body}");
     assert_eq!(get(address, "/health/live").0, 200);
     // All hear the same.
@@ -184,11 +188,13 @@ fn who_listens_does_not_keep_pgbaton_from_stopping() {
     let mut proxy = Proxy::start(support::shared_cluster(), &settings);
     wait_until(DEADLINE, "the admin endpoint listens", || TcpStream::connect(admin).is_ok());
     let mut listener = Listener::new(admin, "");
-    let mut session = support::Psql::tcp(proxy.port);
-    session = session.env("PGCONNECT_TIMEOUT", "10");
-    session.ok(&["SELECT 1"]);
+    let mut session = wire::Login::to(proxy.port).connect();
+    session.run("BEGIN");
+    session.run("SELECT 1");
     proxy.signal(Signal::TERM);
     while listener.next().is_some() {}
+    // It still waits for this one, and no listener waits with it.
+    session.run("COMMIT");
     assert_eq!(proxy.wait(), Some(0));
 }
 

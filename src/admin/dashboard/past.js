@@ -5,7 +5,7 @@ import { bytes, count, date, facts, keyed, make, say, show, time } from "./words
 const at = (id) => document.getElementById(id);
 
 /** Entries that are shown before somebody asks for more. */
-const FEW = 8;
+const FEW = 5;
 const WINDOWS = ["1h", "24h", "30d", "365d"];
 /** Availability is asked for again so often: it moves slowly. */
 const ASK = 10000;
@@ -205,7 +205,7 @@ function repair(entry) {
   place.append(make("p", { class: "cause", text: [entry.why, entry.failure].filter(Boolean).join("; ") }));
   if (entry.diverged) {
     const { commits, kept } = entry.diverged;
-    const how = commits === null ? "commits of its own that could not be counted" : `${count(commits)} commits of its own`;
+    const how = commits === null ? "commits of its own that could not be counted" : commits === 1 ? "1 commit of its own" : `${count(commits)} commits of its own`;
     place.append(make("p", { class: "cause", text: kept ? `It had ${how}, kept in ${kept}.` : `It had ${how}.` }));
   }
   return place;

@@ -106,7 +106,8 @@ export class Topology {
     const isPrimary = node.id === this.#cluster.primary;
     const isLeader = node.id === this.#leader;
     const part = (name) => card.querySelector(name);
-    const name = `node ${isLeader ? "leader" : "follower"} ${isPrimary ? "primary" : node.role} ${node.state}`;
+    const role = isPrimary ? "primary" : node.role === "replica" ? "replica" : "apart";
+    const name = `node ${isLeader ? "leader" : "follower"} ${role} ${node.state}`;
     if (card.className !== name) card.className = name;
     say(part(".role"), isPrimary ? "primary" : isLeader ? "was the primary" : node.role === "primary" ? "says primary" : node.role === "replica" ? "replica" : "standby");
     say(part(".state"), node.state);

@@ -7,7 +7,7 @@ const at = (id) => document.getElementById(id);
 /** Seconds that a strip shows. */
 const WIDTH = 120;
 /** Routes and pools that are shown; the rest is counted. */
-const ROUTES = 9;
+const ROUTES = 6;
 const POOLS = 10;
 /** How much of a bar is of the last second: it should move, not tremble. */
 const FRESH = 0.4;
@@ -169,9 +169,9 @@ function runs(samples, value) {
   return found.filter((run) => run.length > 1);
 }
 
-/** The next number of the kind 1, 2, 5, 10, … at or above. */
+/** The next round number at or above. */
 function nice(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value) * power;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value) * power;
 }
