@@ -206,6 +206,10 @@ fn what_is_made_wrong_is_found_and_the_fix_as_printed_mends_it() {
     ward.trial("reachable", "n3", Level::Error);
     ward.hba("n3", &format!("host all {CONTROL_USER} all trust"));
     ward.trial("login_method", "n3", Level::Warning);
+    let soon = "SELECT format('ALTER ROLE replicator VALID UNTIL %L', now() + interval '50 hours') \\gexec";
+    n1.script("postgres", soon).unwrap();
+    let said = ward.trial("password_expiry", "n1", Level::Warning);
+    assert_eq!(said, "the password of replicator ends in 2 days");
     let password = ward.directory.join("control_password");
     std::fs::write(&password, "wrong").unwrap();
     let findings = ward.finds(&[("reachable", "n1"), ("reachable", "n2"), ("reachable", "n3")]);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -27,9 +27,7 @@ pub async fn survey(site: &Arc<Site>, has_token: bool) -> Told {
 
 /// What is known without touching a disk.
 fn blind(site: &Site) -> Told {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Told {
-        now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         data_dir: site.data_dir.display().to_string(),
         data: None,
         wal: None,

@@ -41,11 +41,12 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, StartError> {
         let addresses: Vec<_> = reached.nodes.iter().map(|node| node.address.clone()).collect();
         // Nobody is asked by way of it.
         let (_, topology) = watch::channel(Arc::new(driver::unseen(&addresses)));
-        Ok(examine(config, &Control::new(reached, topology), None).await)
+        Ok(examine(config, &Control::new(reached, topology), None, 0).await)
     })
 }
 
-pub async fn examine(config: &Config, control: &Control, picture: Option<Picture>) -> Vec<Finding> {
+/// `picture`, `pools`: of a running pgbaton.
+pub async fn examine(config: &Config, control: &Control, picture: Option<Picture>, pools: usize) -> Vec<Finding> {
     let visits = config.cluster.nodes.iter().map(|node| async {
         let id = NodeId::from(&*node.id);
         let (survey, agent) = join(control.survey(&id), control.agent_survey(&id)).await;
@@ -59,7 +60,7 @@ pub async fn examine(config: &Config, control: &Control, picture: Option<Picture
         trouble: Some(format!("its file system does not answer within {} s", STORE_LIMIT.as_secs())),
         ..Store::default()
     });
-    doctor::examine(&Case { wishes: wishes(config), store: Store { path, ..store }, picture, nodes })
+    doctor::examine(&Case { wishes: wishes(config), store: Store { path, ..store }, picture, pools, nodes })
 }
 
 fn wishes(config: &Config) -> Wishes {

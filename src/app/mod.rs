@@ -14,6 +14,7 @@ mod reload;
 mod settings;
 mod workers;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -43,6 +44,7 @@ use crate::session::readers::Readers;
 use crate::session::shared::Shared;
 use crate::sql::{Pin, Pins};
 use crate::telemetry::LevelHandle;
+use crate::types::NodeId;
 use listen::Listener;
 use workers::{Worker, work};
 
@@ -360,7 +362,12 @@ impl Running {
     /// Every precondition of a safe failover, as the doctor finds it now.
     pub async fn examine(&self) -> Vec<Finding> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        doctor::examine(&config, &self.control, Some(self.cluster.picture().as_ref().clone())).await
+        let mut pools: HashMap<NodeId, usize> = HashMap::new();
+        for pool in self.shared.pools.all() {
+            *pools.entry(pool.key.node.clone()).or_default() += 1;
+        }
+        let pools = pools.into_values().max().unwrap_or(0);
+        doctor::examine(&config, &self.control, Some(self.cluster.picture().as_ref().clone()), pools).await
     }
 
     /// What happened so far, the oldest first.

@@ -99,6 +99,9 @@ SELECT jsonb_build_object(
                 WHERE rolcanlogin AND NOT rolsuper AND rolconnlimit >= 0),
     'limited_databases', (SELECT coalesce(jsonb_object_agg(datname, datconnlimit), '{}') FROM pg_database
                           WHERE datallowconn AND datconnlimit >= 0),
+    'expiring', (SELECT coalesce(jsonb_object_agg(rolname, floor(extract(epoch FROM rolvaliduntil - now()) / 3600)), '{}')
+                 FROM pg_roles WHERE (rolname = current_user OR rolcanlogin AND rolreplication) AND isfinite(rolvaliduntil)
+                                     AND rolvaliduntil < now() + interval '30 days'),
     'readers', (SELECT coalesce(jsonb_agg(rolname ORDER BY rolname), '[]') FROM pg_roles AS reader
                 WHERE rolcanlogin AND NOT rolsuper AND pg_has_role(reader.oid, 'pg_read_all_settings', 'USAGE')),
     'replicators', (SELECT coalesce(jsonb_object_agg(replicator.rolname,

@@ -17,6 +17,8 @@ pub struct Case {
     pub store: Store,
     /// What a running pgbaton believes; `None`: none runs, or it is not asked.
     pub picture: Option<Picture>,
+    /// Databases and roles for which there are server connections, the most that any node has; 0 where none runs.
+    pub pools: usize,
     pub nodes: Vec<Patient>,
 }
 
@@ -102,8 +104,6 @@ pub enum Agent {
 /// What an agent says of the machine it is on: `GET /survey`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
-    /// In milliseconds since 1970.
-    pub now_ms: u64,
     pub data_dir: String,
     /// Of the data directory, of `pg_wal` where that is elsewhere, and of the data that was kept aside.
     pub data: Option<Room>,
@@ -320,6 +320,10 @@ pub struct Roles {
     pub limited: BTreeMap<String, i64>,
     /// The same of databases.
     pub limited_databases: BTreeMap<String, i64>,
+    /// Passwords of the control user and of roles that replicate that end within a month, and in how many hours; negative:
+    /// they have ended.
+    #[serde(default)]
+    pub expiring: BTreeMap<String, i64>,
     /// Who else can read every setting, and with it the password in a `primary_conninfo`.
     pub readers: Vec<String>,
     /// Of roles that may replicate: what they are members of, themselves included.

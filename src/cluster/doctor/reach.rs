@@ -53,6 +53,12 @@ pub(super) const CHECKS: &[Check] = &[
         Judge::Seen(login_method),
     ),
     check(
+        "password_expiry",
+        "no password that nodes and pgbaton log in with ends within a month",
+        "from then on nobody follows, and pgbaton is not let in",
+        Judge::Primary(password_expiry),
+    ),
+    check(
         "schema",
         "the schema `pgbaton` is there, and of this version",
         "a store put back from a backup is not recognised, and a primary that cannot write is not seen",
@@ -83,7 +89,7 @@ fn reachable(case: &Case, node: &Patient, notes: &mut Notes) {
         ),
         ("28000", _) if reason.contains("pg_hba.conf") => {
             let from = reason.split("host \"").nth(1).and_then(|rest| rest.split('"').next());
-            let from = from.map_or("samenet".to_owned(), |from| host_mask(from));
+            let from = from.map_or("samenet".to_owned(), host_mask);
             let database = quote_ident(&case.wishes.control_database);
             (
                 format!("no line of pg_hba.conf lets the control user in: {reason}"),
@@ -326,6 +332,18 @@ fn login_method(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
         }
         Some(_) => {}
         None => notes.leave_open(),
+    }
+}
+
+fn password_expiry(_: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
+    for (role, hours) in &seen.roles.expiring {
+        let level = if *hours < 0 { Level::Error } else { Level::Warning };
+        let when = if *hours < 0 { "has ended".to_owned() } else { format!("ends in {} days", hours / 24) };
+        notes.complain(
+            level,
+            format!("the password of {role} {when}"),
+            fix::sql(node, &format!("ALTER ROLE {} VALID UNTIL 'infinity'", quote_ident(role))),
+        );
     }
 }
 

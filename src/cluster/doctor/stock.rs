@@ -38,7 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
     ),
     check(
         "connections",
-        "`max_connections` has room for a pool and for pgbaton itself",
+        "`max_connections` has room for all pools there are, and for pgbaton itself",
         "clients are refused while the pool would have waited",
         Judge::Seen(connections),
     ),
@@ -126,17 +126,21 @@ fn connections(case: &Case, node: &Patient, seen: &Survey, notes: &mut Notes) {
     let number = |name: &str| seen.settings.get(name).and_then(Setting::number);
     let Some(all) = number("max_connections") else { return notes.leave_open() };
     let reserved = number("superuser_reserved_connections").unwrap_or(0) + number("reserved_connections").unwrap_or(0);
-    let pool = i64::try_from(case.wishes.pool_size).unwrap_or(i64::MAX);
-    let needed = pool.saturating_add(OWN_CONNECTIONS).saturating_add(reserved);
+    let size = i64::try_from(case.wishes.pool_size).unwrap_or(i64::MAX);
+    let pools = i64::try_from(case.pools.max(1)).unwrap_or(i64::MAX);
+    let needed = size.saturating_mul(pools).saturating_add(OWN_CONNECTIONS).saturating_add(reserved);
     if all < needed {
+        let many =
+            if pools == 1 { "one pool".to_owned() } else { format!("{pools} pools (a database and a role each)") };
+        let fitting = (all - reserved - OWN_CONNECTIONS) / pools;
         notes.warn(
             format!(
-                "max_connections is {all}, of which {reserved} are reserved and pgbaton takes up to {OWN_CONNECTIONS}: one pool of \
-                 proxy.pool_size = {pool} does not fit"
+                "max_connections is {all}, of which {reserved} are reserved and pgbaton takes up to {OWN_CONNECTIONS}: {many} of \
+                 proxy.pool_size = {size} cannot all be filled"
             ),
             format!(
                 "proxy.pool_size = {} in the configuration; or {}",
-                (all - reserved - OWN_CONNECTIONS).max(1),
+                fitting.max(1),
                 fix::set(node, "max_connections", seen.settings.get("max_connections"), &needed.to_string())
             ),
         );

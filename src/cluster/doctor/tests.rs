@@ -124,7 +124,6 @@ fn survey(number: u8) -> Survey {
 fn healthy() -> Case {
     let plenty = Some(Room { free: 100 << 30, total: 200 << 30 });
     let site = Site {
-        now_ms: 0,
         data_dir: "/data".into(),
         data: plenty,
         wal: plenty,
@@ -178,6 +177,7 @@ fn healthy() -> Case {
             unready: None,
             nodes: (1..=3).map(account).collect(),
         }),
+        pools: 1,
         nodes: (1..=3).map(node).collect(),
     }
 }
@@ -603,6 +603,11 @@ fn what_lies_about_is_named() {
         "{}",
         small[0]
     );
+    let many = said(|case| case.pools = 5);
+    assert!(many.len() == 3 && many[0].contains("5 pools") && many[0].contains("pool_size = 18 "), "{many:#?}");
+    one("warning n1 password_expiry: the password of replicator ends in 2 days", &["VALID UNTIL 'infinity'"], |case| {
+        seen(case, 1).roles.expiring.insert("replicator".into(), 50);
+    });
     one("warning n3 clock: its clock is 5.0 s behind ours", &[], |case| {
         (seen(case, 3).ahead_ms, seen(case, 3).uncertain_ms) = (-5000, 20);
     });
