@@ -15,7 +15,7 @@ use super::orders::{Orders, Reload};
 use super::tables::{self, Table};
 use crate::cluster;
 use crate::net::Stream;
-use crate::session::clients::{Arrival, Wish};
+use crate::session::clients::{Arrival, Entrance, Wish};
 use crate::session::hypothetical::Unexplained;
 use crate::session::login;
 use crate::session::machine::plan::explain_route;
@@ -215,6 +215,7 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
         database: (&*database).into(),
         peer: client.peer.to_string(),
         tls: client.tls,
+        entrance: Entrance::ReadWrite,
         worker,
         long_key: client.protocol_minor >= 2,
         pid: None,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::picture;
 use crate::cluster;
-use crate::session::clients::{Activity, Client};
+use crate::session::clients::{Activity, Client, Entrance};
 use crate::session::explain::Explanation;
 use crate::session::shared::Shared;
 use crate::types::calendar;
@@ -158,7 +158,19 @@ pub fn servers(shared: &Shared) -> Table {
 }
 
 pub fn clients(shared: &Shared) -> Table {
-    let columns = &["id", "user", "database", "state", "addr", "connect_time", "link", "tls", "xact_count", "pinned"];
+    let columns = &[
+        "id",
+        "user",
+        "database",
+        "state",
+        "addr",
+        "connect_time",
+        "link",
+        "tls",
+        "xact_count",
+        "pinned",
+        "read_only",
+    ];
     Table::shown(columns, shared.clients.all().iter().map(client).collect())
 }
 
@@ -181,6 +193,7 @@ fn client(client: &Arc<Client>) -> Vec<Option<String>> {
         yes(client.tls),
         text(client.transactions.load(Ordering::Relaxed)),
         Some(pins.join(", ")),
+        yes(client.entrance == Entrance::ReadOnly),
     ]
 }
 

@@ -25,6 +25,15 @@ pub enum Activity {
     Active,
 }
 
+/// By which door a client came, which decides what its session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entrance {
+    /// `proxy.listen`: the session is the primary's.
+    ReadWrite,
+    /// `proxy.listen_read_only`: the session is a standby's.
+    ReadOnly,
+}
+
 /// What someone else wants of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -46,6 +55,7 @@ pub struct Client {
     pub database: Arc<str>,
     pub peer: String,
     pub tls: bool,
+    pub entrance: Entrance,
     pub worker: usize,
     pub connected: SystemTime,
     activity: AtomicU8,
@@ -224,6 +234,7 @@ pub struct Arrival {
     pub database: Arc<str>,
     pub peer: String,
     pub tls: bool,
+    pub entrance: Entrance,
     pub worker: usize,
     pub long_key: bool,
     /// The process id of a server connection the client will probably use; made up if there is none.
@@ -247,6 +258,7 @@ impl Clients {
             database: arrival.database,
             peer: arrival.peer,
             tls: arrival.tls,
+            entrance: arrival.entrance,
             worker: arrival.worker,
             connected: SystemTime::now(),
             activity: AtomicU8::new(Activity::Idle as u8),
