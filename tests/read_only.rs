@@ -408,7 +408,7 @@ fn a_failover_and_a_switchover_cost_readers_no_error() {
         }
         let successor = || {
             let is_primary =
-                |id: &&str| cluster.node(id).unwrap().sql("SELECT pg_is_in_recovery()").as_deref() == Ok("f");
+                |id: &&str| cluster.node(id).unwrap().sql("SELECT pg_is_in_recovery()").is_ok_and(|said| said == "f");
             ["n2", "n3"].into_iter().find(is_primary)
         };
         wait_until(DEADLINE, "there is another primary", || successor().is_some());
