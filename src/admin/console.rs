@@ -17,7 +17,7 @@ use super::pgbouncer;
 use super::tables::{self, Column, Table};
 use crate::cluster;
 use crate::net::Stream;
-use crate::session::clients::{Arrival, Client, Wish};
+use crate::session::clients::{Arrival, Client, Entrance, Wish};
 use crate::session::hypothetical::Unexplained;
 use crate::session::login;
 use crate::session::machine::plan::explain_route;
@@ -252,6 +252,7 @@ pub async fn serve(client: login::Client, right: Right, console: &Console, worke
             .map_or(String::new(), |(_, value)| value.to_string()),
         tally: Arc::default(),
         tls: client.tls,
+        entrance: Entrance::ReadWrite,
         worker,
         long_key: client.protocol_minor >= 2,
         pid: None,

@@ -13,7 +13,7 @@ use super::figures::{self, PoolFigures};
 use super::tables::{Column, Table, text, utc, yes};
 use crate::pool::ServerIdentity;
 use crate::session::CONSOLES;
-use crate::session::clients::{Activity, Client, Wish};
+use crate::session::clients::{Activity, Client, Entrance, Wish};
 use crate::session::shared::Shared;
 use crate::session::tally::{self, Totals};
 use Column::{Number as N, Text as T};
@@ -359,7 +359,7 @@ fn pins(client: &Client) -> Option<String> {
 }
 
 pub fn clients(shared: &Shared) -> Table {
-    let columns: Vec<_> = CONNECTION.into_iter().chain([N("id"), T("node"), N("xact_count"), T("pinned")]).collect();
+    let columns: Vec<_> = CONNECTION.into_iter().chain([N("id"), T("node"), N("xact_count"), T("pinned"), T("read_only")]).collect();
     Table::of(&columns, shared.clients.all().iter().map(|client| client_row(client)).collect())
 }
 
@@ -390,6 +390,7 @@ fn client_row(client: &Client) -> Row {
         server.map(|server| server.address.id.to_string()),
         text(client.transactions.load(Ordering::Relaxed)),
         pins(client),
+        yes(client.entrance == Entrance::ReadOnly),
     ]);
     row
 }

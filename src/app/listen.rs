@@ -47,9 +47,9 @@ impl Listener {
     }
 }
 
-/// Opens the sockets of one `proxy.listen` entry; a host name may have several addresses.
-pub fn open(listen: &Listen, unix_port: u16) -> Result<Vec<Listener>, StartError> {
-    let failed = |source| StartError::Listen { listen: listen.to_string(), source };
+/// Opens the sockets of one entry of a list, whose key is for the error; a host name may have several addresses.
+pub fn open(key: &'static str, listen: &Listen, unix_port: u16) -> Result<Vec<Listener>, StartError> {
+    let failed = |source| StartError::Listen { key, listen: listen.to_string(), source };
     match listen {
         Listen::Tcp { host, port } => {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
@@ -145,7 +145,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let listen = Listen::Tcp { host: "127.0.0.1".into(), port };
-        let error = open(&listen, 6432).err().unwrap().to_string();
-        assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+        let error = open("proxy.listen", &listen, 6432).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("proxy.listen: cannot listen on 127.0.0.1:{port}: ")), "{error}");
     }
 }

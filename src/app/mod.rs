@@ -39,7 +39,7 @@ use crate::driver;
 use crate::monitor::MonitorConfig;
 use crate::node::{Control, NodeError};
 use crate::pool::Pools;
-use crate::session::clients::Wish;
+use crate::session::clients::{Entrance, Wish};
 use crate::session::readers::Readers;
 use crate::session::shared::Shared;
 use crate::sql::{Pin, Pins};
@@ -60,8 +60,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("proxy.listen: cannot listen on {listen}: {source}")]
-    Listen { listen: String, source: std::io::Error },
+    #[error("{key}: cannot listen on {listen}: {source}")]
+    Listen { key: &'static str, listen: String, source: std::io::Error },
     #[error("admin.listen: cannot listen on {listen}: {source}")]
     AdminListen { listen: String, source: std::io::Error },
     #[error("coordination.path: {0}")]
@@ -77,6 +77,7 @@ pub enum StartError {
 /// A running proxy. It stops when told to, or when dropped (then without waiting for clients).
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    read_only_addresses: Vec<SocketAddr>,
     admin_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     config: Mutex<Config>,
@@ -105,11 +106,7 @@ fn start_with(
     config_path: Option<PathBuf>,
     level: Option<LevelHandle>,
 ) -> Result<Arc<Running>, StartError> {
-    let mut listeners = Vec::new();
-    for listen in &config.proxy.listen {
-        listeners.extend(listen::open(listen, config.proxy.unix_port())?);
-    }
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::address).collect();
+    let (listeners, addresses, read_only_addresses) = open_listeners(&config)?;
     let admin_listener = admin::open(&config)?;
     let admin_address = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let workers = match config.proxy.workers {
@@ -208,6 +205,7 @@ fn start_with(
     }
     let running = Arc::new(Running {
         addresses,
+        read_only_addresses,
         admin_address,
         shared: shared.clone(),
         config: Mutex::new(config),
@@ -245,9 +243,9 @@ fn start_with(
         inboxes.push(inbox);
     }
     let hands: Arc<[Worker]> = hands.into();
-    let mut listeners: Vec<Option<Listener>> = listeners.into_iter().map(Some).collect();
+    let mut listeners: Vec<Option<(Listener, Entrance)>> = listeners.into_iter().map(Some).collect();
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        let mine: Vec<Listener> = listeners
+        let mine: Vec<(Listener, Entrance)> = listeners
             .iter_mut()
             .enumerate()
             .filter(|(at, _)| at % workers == index)
@@ -269,10 +267,35 @@ fn start_with(
     for address in &running.addresses {
         tracing::info!(%address, "listening");
     }
+    for address in &running.read_only_addresses {
+        tracing::info!(%address, "listening for read-only sessions");
+    }
     if let Some(address) = running.admin_address {
         tracing::info!(%address, "the admin endpoint listens");
     }
     Ok(running)
+}
+
+/// The sockets of both lists, and where those of each are.
+fn open_listeners(
+    config: &Config,
+) -> Result<(Vec<(Listener, Entrance)>, Vec<SocketAddr>, Vec<SocketAddr>), StartError> {
+    let proxy = &config.proxy;
+    let mut listeners = Vec::new();
+    for listen in &proxy.listen {
+        let opened = listen::open("proxy.listen", listen, proxy.unix_port())?;
+        listeners.extend(opened.into_iter().map(|listener| (listener, Entrance::ReadWrite)));
+    }
+    for listen in &proxy.listen_read_only {
+        let opened = listen::open("proxy.listen_read_only", listen, proxy.read_only_unix_port())?;
+        listeners.extend(opened.into_iter().map(|listener| (listener, Entrance::ReadOnly)));
+    }
+    let addresses = |of: Entrance| {
+        let these = listeners.iter().filter(|(_, entrance)| *entrance == of);
+        these.filter_map(|(listener, _)| listener.address()).collect()
+    };
+    let (read_write, read_only) = (addresses(Entrance::ReadWrite), addresses(Entrance::ReadOnly));
+    Ok((listeners, read_write, read_only))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
@@ -346,6 +369,11 @@ impl Running {
 
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
+    }
+
+    /// Those of `proxy.listen_read_only`.
+    pub fn read_only_addresses(&self) -> Vec<SocketAddr> {
+        self.read_only_addresses.clone()
     }
 
     /// Where the admin endpoint listens, if it does.

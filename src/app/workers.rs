@@ -10,28 +10,29 @@ use super::listen::{self, Arrival, Listener};
 use crate::admin::console::{self, Console, Right};
 use crate::net::{Peer, Stream};
 use crate::node::Control;
+use crate::session::clients::Entrance;
 use crate::session::login;
 use crate::session::shared::Shared;
 use crate::session::{self, Arrived};
 
 /// Whom a connection can be handed to.
 pub(super) struct Worker {
-    pub arrivals: mpsc::UnboundedSender<Arrival>,
+    pub arrivals: mpsc::UnboundedSender<(Arrival, Entrance)>,
     pub clients: Arc<AtomicUsize>,
 }
 
 /// A worker: takes in the connections handed to it, and accepts for its share of the listeners.
 pub(super) async fn work(
     index: usize,
-    mut inbox: mpsc::UnboundedReceiver<Arrival>,
-    listeners: Vec<Listener>,
+    mut inbox: mpsc::UnboundedReceiver<(Arrival, Entrance)>,
+    listeners: Vec<(Listener, Entrance)>,
     workers: Arc<[Worker]>,
     refused: watch::Receiver<bool>,
     shared: Arc<Shared>,
     console: Arc<Console>,
     control: Control,
 ) {
-    for listener in listeners {
+    for (listener, entrance) in listeners {
         let workers = workers.clone();
         let mut refused = refused.clone();
         tokio::spawn(async move {
@@ -40,7 +41,7 @@ pub(super) async fn work(
                 if let Some(worker) = fewest {
                     worker.clients.fetch_add(1, Ordering::Relaxed);
                     // A worker that is gone means that everything is ending; the connection closes with it.
-                    let _ = worker.arrivals.send(arrival);
+                    let _ = worker.arrivals.send((arrival, entrance));
                 }
             };
             tokio::select! {
@@ -53,7 +54,7 @@ pub(super) async fn work(
             }
         });
     }
-    while let Some(arrival) = inbox.recv().await {
+    while let Some((arrival, entrance)) = inbox.recv().await {
         let clients = workers[index].clients.clone();
         let (shared, console, control) = (shared.clone(), console.clone(), control.clone());
         tokio::spawn(async move {
@@ -68,7 +69,7 @@ pub(super) async fn work(
                 Ok(stream) => stream,
                 Err(error) => return tracing::debug!(%error, "a connection was gone before it was served"),
             };
-            if let Arrived::Console(client) = session::serve(stream, peer, shared, index).await {
+            if let Arrived::Console(client) = session::serve(stream, peer, entrance, shared, index).await {
                 Box::pin(serve_console(*client, &console, &control, index)).await;
             }
         });

@@ -370,8 +370,9 @@ impl<'t> Section<'_, 't> {
     }
 
     pub fn addresses(&self, name: &'static str) -> Vec<Listen> {
-        self.read(name, |_, given| {
+        self.read(name, |kind, given| {
             let texts: Vec<&str> = match &given {
+                Given::Default("") => Vec::new(),
                 Given::Default(text) => vec![text],
                 Given::Value(DeValue::Array(values)) => {
                     let texts = values.iter().map(|value| value.get_ref().as_str());
@@ -381,7 +382,7 @@ impl<'t> Section<'_, 't> {
                     return Err(format!("must be a list such as [\"127.0.0.1:6432\"], found {}", given.shown()));
                 }
             };
-            if texts.is_empty() {
+            if texts.is_empty() && matches!(kind, Kind::Addresses) {
                 return Err("must name at least one address".into());
             }
             texts.into_iter().map(Listen::parse).collect()

@@ -34,8 +34,10 @@ pub enum Kind {
     Directory,
     /// A list of `address/bits`, or `samenet`.
     Networks,
-    /// A list of listen addresses.
+    /// A list of listen addresses; at least one.
     Addresses,
+    /// A list of listen addresses; may be empty.
+    AddressesOrNone,
     /// A list of names of functions, with or without a schema; may be empty.
     Functions,
     Choice(&'static [&'static str]),
@@ -195,6 +197,7 @@ fn describe(kind: Kind) -> (&'static str, String) {
         Kind::Urls => ("list of URLs", "at least one `http://host:port`".into()),
         Kind::Networks => ("list of networks", "`address/bits`, `samenet`".into()),
         Kind::Addresses => ("list of addresses", "at least one".into()),
+        Kind::AddressesOrNone => ("list of addresses", String::new()),
         Kind::Functions => ("list of functions", "`function`, `schema.function`".into()),
         Kind::Choice(names) => ("one of", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
         Kind::Integer(min, max) => ("integer", format!("{min} … {max}")),
@@ -207,7 +210,7 @@ fn default_cell(key: &Key) -> String {
     match (key.default, key.kind) {
         (None, _) => "required".into(),
         (Some(""), Kind::Boolean) => "not given".into(),
-        (Some(""), Kind::Functions | Kind::Networks) => "`[]`".into(),
+        (Some(""), Kind::Functions | Kind::Networks | Kind::AddressesOrNone) => "`[]`".into(),
         (Some(text), Kind::Integer(..) | Kind::Boolean) => format!("`{text}`"),
         (Some(text), Kind::Addresses | Kind::Urls) => format!("`[\"{text}\"]`"),
         (Some(text), _) => format!("`\"{text}\"`"),

@@ -46,6 +46,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Proxy {
     pub listen: Vec<Listen>,
+    /// Where sessions arrive that are a standby's; none of `listen`.
+    pub listen_read_only: Vec<Listen>,
     pub pool_mode: PoolMode,
     pub pool_size: usize,
     pub max_clients: usize,
@@ -388,12 +390,20 @@ impl Config {
 impl Proxy {
     /// The number in the name of Unix sockets: the port of the first TCP address, 6432 when there is none to take.
     pub fn unix_port(&self) -> u16 {
-        let ports = self.listen.iter().filter_map(|listen| match listen {
-            Listen::Tcp { port, .. } if *port != 0 => Some(*port),
-            _ => None,
-        });
-        ports.into_iter().next().unwrap_or(6432)
+        first_port(&self.listen).unwrap_or(6432)
     }
+
+    /// The same for those of `listen_read_only`; 6434, so that both may be in one directory.
+    pub fn read_only_unix_port(&self) -> u16 {
+        first_port(&self.listen_read_only).unwrap_or(6434)
+    }
+}
+
+fn first_port(addresses: &[Listen]) -> Option<u16> {
+    addresses.iter().find_map(|listen| match listen {
+        Listen::Tcp { port, .. } if *port != 0 => Some(*port),
+        _ => None,
+    })
 }
 
 /// `None` only where a value without default is missing or wrong; the document then has noted why.
@@ -436,6 +446,7 @@ fn proxy(document: &Document<'_>) -> Option<Proxy> {
     let pool_mode = section.choice("pool_mode", PoolMode::parse);
     let proxy = Proxy {
         listen: section.addresses("listen"),
+        listen_read_only: section.addresses("listen_read_only"),
         pool_size: section.count("pool_size"),
         max_clients: section.count("max_clients"),
         workers: section.count("workers"),
@@ -452,7 +463,30 @@ fn proxy(document: &Document<'_>) -> Option<Proxy> {
         tls: ProxyTls { mode: tls_mode?, cert, key, client_ca },
     };
     check_client_tls(&tls_section, &proxy.tls);
+    check_addresses(&section, &proxy);
     Some(proxy)
+}
+
+/// No two of them may be the same, as far as that can be told without asking anybody what a name stands for.
+fn check_addresses(section: &Section<'_, '_>, proxy: &Proxy) {
+    let mut known: HashSet<(String, u16)> = HashSet::new();
+    let lists = [
+        ("listen", &proxy.listen, proxy.unix_port()),
+        ("listen_read_only", &proxy.listen_read_only, proxy.read_only_unix_port()),
+    ];
+    for (key, list, unix_port) in lists {
+        for listen in list {
+            let place = match listen {
+                // Each gets a port of its own.
+                Listen::Tcp { port: 0, .. } => continue,
+                Listen::Tcp { host, port } => (host.clone(), *port),
+                Listen::Unix { directory } => (directory.display().to_string(), unix_port),
+            };
+            if !known.insert(place) {
+                section.refuse(key, format!("names \"{listen}\", where pgbaton listens for clients already"));
+            }
+        }
+    }
 }
 
 fn check_client_tls(section: &Section<'_, '_>, tls: &ProxyTls) {

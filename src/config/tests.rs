@@ -71,6 +71,7 @@ fn every_key_can_be_set() {
         r#"
         [proxy]
         listen = ["0.0.0.0:7000", "[::1]:7000", "/run/pgbaton"]
+        listen_read_only = ["0.0.0.0:7001", "/run/pgbaton"]
         pool_mode = "session"
         max_inspect_bytes = "64KiB"
         pool_wait = "1m 30s"
@@ -142,6 +143,8 @@ rejoin = "manual"
     let shown: Vec<String> = config.proxy.listen.iter().map(Listen::to_string).collect();
     assert_eq!(shown, ["0.0.0.0:7000", "[::1]:7000", "/run/pgbaton"]);
     assert_eq!(config.proxy.unix_port(), 7000);
+    let shown: Vec<String> = config.proxy.listen_read_only.iter().map(Listen::to_string).collect();
+    assert_eq!((shown.join(" "), config.proxy.read_only_unix_port()), ("0.0.0.0:7001 /run/pgbaton".into(), 7001));
     assert_eq!(config.proxy.pool_wait, Duration::from_secs(90));
     assert_eq!(config.proxy.tls.key.as_deref(), Some(Path::new("/etc/key.pem")));
     assert_eq!(config.auth.rules[0].tls, Some(true));
@@ -234,6 +237,22 @@ fn a_value_out_of_range_is_told_the_range() {
         (
             "[proxy]\nlisten = [\"6432\"]",
             "proxy.listen: must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"6432\"",
+        ),
+        (
+            "[proxy]\nlisten_read_only = [\"x\"]",
+            "proxy.listen_read_only: must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"x\"",
+        ),
+        (
+            "[proxy]\nlisten_read_only = [\"127.0.0.1:6432\"]",
+            "proxy.listen_read_only: names \"127.0.0.1:6432\", where pgbaton listens for clients already",
+        ),
+        (
+            "[proxy]\nlisten = [\"/run\", \"::1:0\", \"/run\"]",
+            "proxy.listen: must be \"host:port\" or the directory of a Unix socket (beginning with \"/\"), found \"::1:0\"",
+        ),
+        (
+            "[proxy]\nlisten = [\"/run\", \"/run\"]",
+            "proxy.listen: names \"/run\", where pgbaton listens for clients already",
         ),
         ("[cluster]\nname = \"\"", "cluster.name: must not be empty"),
         (

@@ -89,6 +89,8 @@ pub struct PoolKey {
 /// same, so that RESET and DISCARD ALL go back to the client's own values; it serves only clients that said the same.
 #[derive(PartialEq, Eq, Hash, Debug, Default)]
 pub struct Startup {
+    /// For sessions that are a standby's: what it serves is read-only also in the instant in which its node is promoted.
+    pub is_read_only: bool,
     pub parameters: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -383,6 +385,10 @@ impl Pool {
                 }
             }
         }
+        if want.startup.is_read_only {
+            // The last counts, so the client's own wish does not.
+            startup.push(("default_transaction_read_only".into(), "on".into()));
+        }
         let generation = self.generation.load(Ordering::Relaxed);
         let connected = connect::connect(&ConnectRequest {
             address: &self.address,
@@ -395,6 +401,10 @@ impl Pool {
         })
         .await?;
         let mut parameters = memory::Parameters::new(connected.parameters);
+        if want.startup.is_read_only && parameters.get("in_hot_standby") == Some("off") {
+            let node = self.key.node.to_string();
+            return Err(ConnectError::Protocol { node, reason: "it is no standby any more".into() });
+        }
         if let Some(told) = want.told {
             for name in ["in_hot_standby", "default_transaction_read_only"] {
                 if let Some(value) = told.get(name) {

@@ -35,6 +35,15 @@ pub enum Activity {
     Active,
 }
 
+/// By which door a client came, which decides what its session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entrance {
+    /// `proxy.listen`: the session is the primary's.
+    ReadWrite,
+    /// `proxy.listen_read_only`: the session is a standby's.
+    ReadOnly,
+}
+
 /// What someone else wants of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -58,6 +67,7 @@ pub struct Client {
     /// Where it was accepted; `None`: at a Unix socket.
     pub local: Option<String>,
     pub tls: bool,
+    pub entrance: Entrance,
     pub worker: usize,
     pub connected: SystemTime,
     /// Where its clock begins.
@@ -322,6 +332,7 @@ pub struct Arrival {
     pub application_name: String,
     pub tally: Arc<Counts>,
     pub tls: bool,
+    pub entrance: Entrance,
     pub worker: usize,
     pub long_key: bool,
     /// The process id of a server connection the client will probably use; made up if there is none.
@@ -346,6 +357,7 @@ impl Clients {
             peer: arrival.peer,
             local: arrival.local,
             tls: arrival.tls,
+            entrance: arrival.entrance,
             worker: arrival.worker,
             connected: SystemTime::now(),
             since: Instant::now(),

@@ -9,6 +9,9 @@ use super::verdicts::Judged;
 use crate::route::eligible::Floor;
 use crate::route::{Consistency, Fallback};
 
+/// Said of whatever is sent in a session that is a standby's.
+const READ_ONLY_LISTENER: &str = "read-only listener: everything runs on a replica; pgbaton.target and the comment /* pgbaton: primary */ have no effect";
+
 /// What `EXPLAIN ROUTE` and `pgbaton explain` say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -72,6 +75,14 @@ pub fn explain(case: Case<'_>) -> Explanation {
     let Case { judged, demand, consistency, fallback, nodes, is_current } = case;
     let mut reasons = judged.verdict.reasons.clone();
     let (target, why) = match demand {
+        Demand::Replica(why @ Why::ReadOnlyListener) => {
+            reasons.insert(0, READ_ONLY_LISTENER.to_owned());
+            let serves = nodes.iter().any(|node| node.rejected.is_none());
+            if !serves {
+                reasons.insert(0, "no replica, and the primary never serves this session".to_owned());
+            }
+            (if serves { "replica" } else { "none" }, why)
+        }
         Demand::Replica(why) if nodes.iter().any(|node| node.rejected.is_none()) => ("replica", why),
         Demand::Replica(_) => {
             let why = if nodes.iter().any(|node| node.is_eligible) { Why::NotFresh } else { Why::NoReplica };

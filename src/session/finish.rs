@@ -77,7 +77,7 @@ impl Session {
     /// The connection is at rest, but a cancel is under way to it or what pinned the session may be gone.
     pub(super) async fn rest_slowly(&mut self) -> bool {
         let Some(lease) = &mut self.lease else { return true };
-        if self.machine.is_on_replica() {
+        if self.machine.is_guest() {
             // What pins the session is on the connection kept aside, if anything.
             self.me.client.set_server(None);
             let passed = lease.server().let_cancels_pass(UNDO).await;

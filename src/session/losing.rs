@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// What pins the session to a server is gone with it.
-    fn lose_pins(&mut self) -> Pins {
+    pub(super) fn lose_pins(&mut self) -> Pins {
         let mut lost = self.machine.pins();
         let mut kept = lost;
         for pin in NOT_MISSED {
@@ -115,6 +115,9 @@ impl Session {
             tracing::debug!(client = self.me.client.id, "the server was lost in the middle of a long row");
             self.release_pass();
             return false;
+        }
+        if self.machine.is_standby() {
+            return self.lose_replica(&error);
         }
         if was_replica {
             let problem = Problem::new("40001", "the replica that was answering is gone")

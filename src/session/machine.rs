@@ -23,6 +23,7 @@ mod place;
 pub mod plan;
 mod sequences;
 mod server;
+mod standby;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -333,6 +334,8 @@ pub struct Machine {
     verdict: Option<Arc<Verdict>>,
     /// The connection at hand is to a replica.
     on_replica: bool,
+    /// The session is a standby's: see `standby`.
+    is_standby: bool,
     /// What was planned last is a read, wherever it runs.
     is_read: bool,
     /// Nothing of what the server has answered has reached the client yet, and all of it may be asked again.
@@ -430,6 +433,7 @@ impl Machine {
             is_planned: false,
             verdict: None,
             on_replica: false,
+            is_standby: false,
             is_read: false,
             is_armed: false,
             has_shown_data: false,
@@ -581,7 +585,7 @@ impl Machine {
     pub fn attach(&mut self, memory: &mut Memory, server_pid: u32, on_replica: bool, to_client: &mut Vec<u8>) {
         self.server_pid = server_pid;
         self.on_replica = on_replica;
-        self.is_armed = (on_replica || self.is_planned && self.is_read) && self.status == Tx::Idle;
+        self.is_armed = (self.is_guest() || self.is_planned && self.is_read) && self.status == Tx::Idle;
         self.has_shown_data = false;
         self.undisturbed = memory.last_session == self.session;
         memory.last_session = self.session;

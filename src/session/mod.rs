@@ -25,6 +25,7 @@ pub mod shared;
 mod showing;
 pub mod silent;
 pub mod sink;
+mod standby;
 mod taking;
 pub mod tally;
 pub mod verdicts;
@@ -44,7 +45,7 @@ use crate::pool::memory::Parameters;
 use crate::pool::{AcquireError, Lease, Pool, PoolKey, Startup, Want, connect::ConnectError};
 use crate::route::balance::Strategy;
 use crate::wire::message::{self, Problem};
-use clients::{Arrival, Registered};
+use clients::{Arrival, Entrance, Registered};
 use hold::Wait;
 use login::Admitted;
 use losing::Own;
@@ -138,7 +139,7 @@ impl Drop for LoggingIn<'_> {
 }
 
 /// Serves one connection from its first byte to its last.
-pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usize) -> Arrived {
+pub async fn serve(stream: Stream, peer: Peer, entrance: Entrance, shared: Arc<Shared>, worker: usize) -> Arrived {
     let context = shared.login.load_full();
     shared.logins.fetch_add(1, Ordering::Relaxed);
     let admitted = {
@@ -159,12 +160,15 @@ pub async fn serve(stream: Stream, peer: Peer, shared: Arc<Shared>, worker: usiz
             // Only now, so that who waits for the end of this connection can send its next statement unharmed.
             drop(stream);
         }
+        Admitted::Client(client) if client.replication.is_some() && entrance == Entrance::ReadOnly => {
+            Box::pin(turn_away(client.stream, client.pending, &standby::no_replication())).await;
+        }
         Admitted::Client(client) if client.replication.is_some() => {
             Box::pin(replication::serve(*client, shared, worker)).await;
         }
         Admitted::Client(client) if CONSOLES.contains(&&*client.database) => return Arrived::Console(client),
         Admitted::Client(client) => {
-            if let Some(session) = Box::pin(Session::open(*client, shared, worker)).await {
+            if let Some(session) = Box::pin(Session::open(*client, entrance, shared, worker)).await {
                 session.run().await;
             }
         }
@@ -234,7 +238,12 @@ impl From<AcquireError> for Refusal {
 
 impl Session {
     /// Greets an admitted client, or turns it away.
-    async fn open(client: login::Client, shared: Arc<Shared>, worker: usize) -> Option<Box<Session>> {
+    async fn open(
+        client: login::Client,
+        entrance: Entrance,
+        shared: Arc<Shared>,
+        worker: usize,
+    ) -> Option<Box<Session>> {
         let login::Client { stream, unread, mut pending, user, database, mut startup, credential, peer, .. } = client;
         let tls = client.tls;
         let user: Arc<str> = (&*user).into();
@@ -247,14 +256,26 @@ impl Session {
             }
             !is_name
         });
-        let startup = Arc::new(Startup { parameters: startup });
+        let is_read_only = entrance == Entrance::ReadOnly;
+        let startup = Arc::new(Startup { is_read_only, parameters: startup });
         if shared.clients.count() >= settings.max_clients {
             turn_away(stream, pending, &too_many(settings.max_clients)).await;
             return None;
         }
         let database = shared.known_database(&database).unwrap_or_else(|| Arc::new(Database::new(&database)));
         let credential = Arc::new(credential);
-        let greeting = greet(&shared, &database, &user, &startup, &application_name, &credential, worker).await;
+        let newcomer = Newcomer {
+            database: &database,
+            user: &user,
+            startup: &startup,
+            worker,
+            credential: &credential,
+            application_name: &application_name,
+        };
+        let greeting = match entrance {
+            Entrance::ReadWrite => greet(&shared, newcomer).await,
+            Entrance::ReadOnly => standby::greet(&shared, newcomer).await,
+        };
         let (startup, parameters, pid) = match greeting {
             Ok(greeting) => greeting,
             Err(refusal) => {
@@ -282,6 +303,7 @@ impl Session {
             local: stream.local_addr().map(|address| address.to_string()),
             peer: peer.to_string(),
             tls,
+            entrance,
             worker,
             long_key: client.protocol_minor >= 2,
             pid,
@@ -298,7 +320,10 @@ impl Session {
         }
         message::backend_key_data(&mut to_client, me.client.pid, &me.client.secret);
         message::ready_for_query(&mut to_client, b'I');
-        let machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
+        let mut machine = Machine::new(me.client.id, me.client.pid, parameters.clone(), settings.session_mode);
+        if is_read_only {
+            machine = machine.as_standby();
+        }
         let stalled = !unread.is_empty();
         let freshness = Freshness::new(&shared.readers);
         let measures_latency = shared.readers.settings.load().balance == Strategy::Fastest;
@@ -402,6 +427,11 @@ impl Session {
     /// Passes on what the machine saw that others must know, before the client hears of it.
     pub(super) fn note_happened(&mut self) {
         let happened = std::mem::take(&mut self.machine.happened);
+        self.may_unpin |= happened.may_unpin;
+        // Whatever a standby's session tries changes nothing for anybody.
+        if self.machine.is_standby() {
+            return;
+        }
         if happened.facts_changed {
             self.database.facts.mark_dirty();
         }
@@ -424,7 +454,6 @@ impl Session {
         if happened.may_have_advanced {
             self.sequence_use.try_once();
         }
-        self.may_unpin |= happened.may_unpin;
     }
 }
 
@@ -436,28 +465,57 @@ fn too_many(limit: usize) -> Problem {
     Problem::new("53300", "sorry, too many clients already").detail(format!("proxy.max_clients is {limit}."))
 }
 
-/// What a new client is told of the server: from a connection that is there, from what was told before, or by opening one.
-async fn greet(
-    shared: &Arc<Shared>,
-    database: &Arc<Database>,
-    user: &Arc<str>,
-    startup: &Arc<Startup>,
-    application_name: &str,
-    credential: &Credential,
+/// A client that has been let in and not greeted.
+#[derive(Clone, Copy)]
+struct Newcomer<'a> {
+    database: &'a Database,
+    user: &'a Arc<str>,
+    startup: &'a Arc<Startup>,
+    application_name: &'a str,
+    credential: &'a Credential,
     worker: usize,
-) -> Result<(Arc<Startup>, Arc<Parameters>, Option<u32>), Refusal> {
+}
+
+/// The startup parameters as others have them too, what the server reported, and the process id of a connection.
+type Greeting = (Arc<Startup>, Arc<Parameters>, Option<u32>);
+
+impl<'a> Newcomer<'a> {
+    fn want(self) -> Want<'a> {
+        let Newcomer { startup, application_name, credential, worker, .. } = self;
+        Want { session: 0, worker, startup, application_name, credential, told: None }
+    }
+
+    /// What was told before to who came alike, as long as there is a connection.
+    fn known_at(self, pool: &Pool) -> Option<Greeting> {
+        if pool.status().0 == 0 {
+            return None;
+        }
+        let (startup, parameters) = self.database.greeting(self.user, self.startup)?;
+        let pid = pool.peek(&startup).map(|(_, pid)| pid);
+        Some((startup, parameters, pid))
+    }
+
+    fn greeted_by(self, mut lease: Lease) -> Greeting {
+        let server = lease.server();
+        let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
+        lease.release();
+        self.database.keep_greeting(self.user, &found.0, &found.1);
+        found
+    }
+}
+
+/// What a new client is told of the server: from a connection that is there, from what was told before, or by opening one.
+async fn greet(shared: &Shared, newcomer: Newcomer<'_>) -> Result<Greeting, Refusal> {
+    let Newcomer { database, user, .. } = newcomer;
     let mut wait = Wait::new(shared, 0);
-    let mut lease = loop {
+    let lease = loop {
         let (primary, _, generation) = wait.primary().await.map_err(Refusal::Ours)?;
         let key = PoolKey { node: primary.address.id.clone(), database: database.name.clone(), user: user.clone() };
         let pool = shared.pools.get(&key, &primary.address);
-        if pool.status().0 > 0
-            && let Some((startup, parameters)) = database.greeting(user, startup)
-        {
-            let pid = pool.peek(&startup).map(|(_, pid)| pid);
-            return Ok((startup, parameters, pid));
+        if let Some(known) = newcomer.known_at(&pool) {
+            return Ok(known);
         }
-        let want = Want { session: 0, worker, startup, application_name, credential, told: None };
+        let want = newcomer.want();
         let got = tokio::select! {
             biased;
             () = shared.gate.left(generation) => continue,
@@ -474,11 +532,7 @@ async fn greet(
             Err(error) => return Err(error.into()),
         }
     };
-    let server = lease.server();
-    let found = (server.startup.clone(), server.startup_parameters.clone(), Some(server.identity.pid));
-    lease.release();
-    database.keep_greeting(user, &found.0, &found.1);
-    Ok(found)
+    Ok(newcomer.greeted_by(lease))
 }
 
 #[cfg(test)]
@@ -492,7 +546,8 @@ mod tests {
     /// At 5,000 idle clients a kilobyte each is five megabytes. Whatever is large and rare lives in a box of its own.
     #[test]
     fn the_task_of_an_idle_client_is_small() {
-        let serving = size_of_future(|(stream, peer, shared, worker)| serve(stream, peer, shared, worker));
+        let serving =
+            size_of_future(|(stream, peer, shared, worker)| serve(stream, peer, Entrance::ReadOnly, shared, worker));
         assert!(serving <= 512, "serve: {serving} bytes");
         assert!(size_of::<Session>() <= 1024, "Session: {} bytes", size_of::<Session>());
     }

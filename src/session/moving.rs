@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// A replica could not answer, and the client has heard nothing yet: the same is asked again, of the primary if it was an
-    /// error, of whoever may serve if the connection broke.
+    /// error (of another replica in a session that is a standby's), of whoever may serve if the connection broke.
     pub(super) fn heal(&mut self, sqlstate: Option<[u8; 5]>) -> bool {
         let was_replica = self.machine.is_on_replica();
         self.me.client.set_server(None);
@@ -222,9 +222,13 @@ impl Session {
                 }
                 self.shared.look_now.notify_one();
             }
+            Some(_) if self.machine.is_standby() => self.avoid = Some(self.place),
             Some(_) => self.machine.demand_primary(Why::Retry),
         }
         self.heals += 1;
+        if self.heals > MOST_HEALS && self.machine.is_standby() {
+            return self.refuse_to_heal(state);
+        }
         if self.heals > MOST_HEALS {
             self.machine.demand_primary(Why::Retry);
         }

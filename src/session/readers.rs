@@ -83,6 +83,10 @@ pub struct View {
     pub nodes: Vec<Reader>,
     /// At least one may serve reads.
     pub has_any: bool,
+    /// When the primary last was lost or another than before; `None` while the first one there was still is.
+    pub changed: Option<Millis>,
+    /// There is a primary, or there was one.
+    has_begun: bool,
 }
 
 /// What sessions share to choose a replica.
@@ -484,7 +488,10 @@ impl Readers {
         let has_any = nodes.iter().any(|reader| reader.state.is_ok());
         let judges = settings.is_enabled && (has_any || settings.fallback != Fallback::Primary);
         self.is_worth_judging.store(judges, Ordering::Relaxed);
+        let changes = before.has_begun && topology.primary != before.primary;
         self.view.store(Arc::new(View {
+            changed: if changes { Some(now) } else { before.changed },
+            has_begun: before.has_begun || topology.primary.is_some(),
             version: topology.version,
             primary: topology.primary,
             timeline: primary.map_or(before.timeline, |view| view.timeline),

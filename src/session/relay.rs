@@ -189,6 +189,9 @@ impl Session {
         {
             return Some(fell_silent());
         }
+        if self.machine.is_standby() {
+            return self.outgrown();
+        }
         let pass = self.me.client.pass();
         if pass == 0 || pass == self.shared.gate.generation() { None } else { self.let_go() }
     }
@@ -314,10 +317,10 @@ impl Session {
         self.note_over();
         self.heals = 0;
         let mut pins = self.machine.pins();
-        if self.machine.is_on_replica() {
-            if self.sent.capacity() > KEEP {
-                self.sent = Vec::new();
-            }
+        if self.sent.capacity() > KEEP {
+            self.sent = Vec::new();
+        }
+        if self.machine.is_guest() {
             // What pins the session is on the connection kept aside. Anything else came about here, against all
             // expectation: nobody else may have this connection.
             let mut others = pins;

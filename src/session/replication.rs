@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 
-use super::clients::{Activity, Arrival, Wish};
+use super::clients::{Activity, Arrival, Entrance, Wish};
 use super::hold::Wait;
 use super::login;
 use super::shared::Shared;
@@ -66,6 +66,7 @@ pub async fn serve(client: login::Client, shared: Arc<Shared>, worker: usize) {
         // Nothing of it is looked at.
         tally: Arc::default(),
         tls: client.tls,
+        entrance: Entrance::ReadWrite,
         worker,
         long_key: client.protocol_minor >= 2,
         pid: Some(server.pid),

@@ -14,7 +14,7 @@ use crate::wire::frame::{self, HEADER};
 use crate::wire::message;
 
 /// How long SHOW pgbaton.lsn waits for a node to say how far it is.
-const LSN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LSN_WAIT: Duration = Duration::from_secs(1);
 
 impl Session {
     /// The value of one of our own settings, as far as the client has not set it itself.

@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub(super) const OWN_STATEMENT: Duration = Duration::from_secs(30);
 
 /// How often a connection that turns out to be broken is replaced before the client hears of it.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
 /// Puts a connection into a failed transaction block: the second statement always fails.
 pub(super) const FAILED_BLOCK: [&[u8]; 2] = [b"BEGIN", b"ROLLBACK TO SAVEPOINT pgbaton"];
@@ -45,7 +45,7 @@ const STRONG_WAIT: Duration = Duration::from_millis(50);
 /// twice as long, and so on up to [`ESCAPE_LAST`].
 const ESCAPE_FIRST: Duration = Duration::from_millis(100);
 const ESCAPE_LAST: Duration = Duration::from_secs(10);
-const ESCAPE_WAIT: Duration = Duration::from_millis(20);
+pub(super) const ESCAPE_WAIT: Duration = Duration::from_millis(20);
 
 /// A session that reads from one replica without a pause stays there, since how far that is is known only a little later. So
 /// often it asks first, so that reads spread as they should.
@@ -59,7 +59,7 @@ pub(super) struct Stuck {
 }
 
 /// Where a read goes.
-enum Pick {
+pub(super) enum Pick {
     Replica(usize),
     Primary(Why),
     /// It has to wait.
@@ -80,7 +80,7 @@ impl Session {
 
     /// The quick way to a server connection: an idle one that already has what this session needs.
     pub(super) fn take_server_at_once(&mut self) -> bool {
-        if self.database.facts.is_dirty() || self.machine.status() != machine::Tx::Idle {
+        if self.database.facts.is_dirty() && !self.machine.is_standby() || self.machine.status() != machine::Tx::Idle {
             return false;
         }
         self.picked = None;
@@ -218,7 +218,9 @@ impl Session {
     async fn find_server(&mut self) -> Result<(Lease, bool), Refusal> {
         // Clients of a database whose functions just changed wait for the new facts, so that DDL passing here is
         // known to everyone before its author is told it is done.
-        self.database.facts.refreshed().await;
+        if !self.machine.is_standby() {
+            self.database.facts.refreshed().await;
+        }
         let before = self.machine.demand();
         self.replan();
         if self.machine.demand() != before {
@@ -255,7 +257,9 @@ impl Session {
                     }
                 }
                 // What was prepared or set on the primary may not be possible there, or not yet.
-                Err(Exchange::Refused(_)) if on_replica => self.machine.demand_primary(Why::SessionState),
+                Err(Exchange::Refused(_)) if on_replica && !self.machine.is_standby() => {
+                    self.machine.demand_primary(Why::SessionState)
+                }
                 // The connection is dropped with whatever part of the settings it took.
                 Err(Exchange::Refused(body)) => {
                     let field = |tag| {
@@ -286,6 +290,9 @@ impl Session {
 
     /// A connection to where the client's next statement may run.
     async fn lease_somewhere(&mut self) -> Result<(Lease, bool), Refusal> {
+        if self.machine.is_standby() {
+            return self.lease_as_standby().await.map(|lease| (lease, true));
+        }
         if matches!(self.machine.demand(), Demand::Replica(_))
             && let Some(lease) = self.lease_from_replica().await?
         {
@@ -319,52 +326,66 @@ impl Session {
                     },
                 },
             };
-            let Some(pool) = self.reader_pool(node) else {
-                // Removed since it was chosen.
-                self.avoid = Some(node);
-                continue;
-            };
-            let ground = Ground::Replica(self.turn_to(node));
-            let want = self.want(true);
-            let got = tokio::select! {
-                biased;
-                error = self.shared.lost(ground) => {
-                    tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
-                    self.avoid = Some(node);
-                    continue;
-                }
-                got = pool.acquire(&want) => got,
-            };
-            match got {
-                Ok(lease) => {
-                    self.place = node;
-                    return Ok(Some(lease));
-                }
-                Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
-                    if sqlstate == "28P01" && self.take_newer_credential() => {}
-                Err(error) => {
-                    tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
-                    if matches!(error, AcquireError::Connect(_)) {
-                        self.shared.readers.failed(node);
-                        self.shared.look_now.notify_one();
-                    }
-                    self.avoid = Some(node);
-                }
+            if let Ok(lease) = self.lease_at(node).await {
+                return Ok(Some(lease));
             }
         }
         self.machine.demand_primary(Why::NoReplica);
         Ok(None)
     }
 
+    /// A connection to this replica, which is avoided next time if there is none; why there is none, if that is known.
+    pub(super) async fn lease_at(&mut self, node: usize) -> Result<Lease, Option<AcquireError>> {
+        let Some(pool) = self.reader_pool(node) else {
+            // Removed since it was chosen.
+            self.avoid = Some(node);
+            return Err(None);
+        };
+        let ground = Ground::Replica(self.turn_to(node));
+        let want = self.want(true);
+        let got = tokio::select! {
+            biased;
+            error = self.shared.lost(ground) => {
+                tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
+                self.avoid = Some(node);
+                return Err(None);
+            }
+            got = pool.acquire(&want) => got,
+        };
+        match got {
+            Ok(lease) => {
+                self.place = node;
+                Ok(lease)
+            }
+            Err(AcquireError::Connect(ConnectError::Server { sqlstate, .. }))
+                if sqlstate == "28P01" && self.take_newer_credential() =>
+            {
+                Err(None)
+            }
+            Err(error) => {
+                tracing::debug!(node = %pool.key.node, %error, "no connection to a replica");
+                if matches!(error, AcquireError::Connect(_)) {
+                    self.shared.readers.failed(node);
+                    self.shared.look_now.notify_one();
+                }
+                self.avoid = Some(node);
+                Err(Some(error))
+            }
+        }
+    }
+
     /// Where the read goes that the machine wants to send to a replica.
-    fn pick(&mut self) -> Pick {
+    pub(super) fn pick(&mut self) -> Pick {
         let target = self.wish(|wishes| wishes.target);
         let choice = match self.consistency() {
             Consistency::Strong => return Pick::Later,
             Consistency::Session if self.is_due_for_change() => return Pick::Later,
             consistency => self.choose(consistency),
         };
-        let fallback = self.shared.readers.settings.load().fallback;
+        let fallback = match self.machine.is_standby() {
+            true => Fallback::Wait,
+            false => self.shared.readers.settings.load().fallback,
+        };
         match choice {
             Choice::Node(node) => {
                 self.stuck = None;
@@ -394,14 +415,14 @@ impl Session {
         now.duration_since(*self.changed.get_or_insert(now)) > CHANGE
     }
 
-    fn choose(&mut self, consistency: Consistency) -> Choice {
+    pub(super) fn choose(&mut self, consistency: Consistency) -> Choice {
         let token = self.token();
         let key = self.balance_key();
         let avoid = self.avoid.take();
         self.shared.readers.choose(Wanted { consistency, freshness: &mut self.freshness, key, avoid, token })
     }
 
-    fn consistency(&self) -> Consistency {
+    pub(super) fn consistency(&self) -> Consistency {
         let asked = self.wish(|wishes| wishes.consistency);
         asked.unwrap_or_else(|| self.shared.readers.settings.load().consistency)
     }
@@ -513,9 +534,8 @@ impl Session {
         let is_free = matches!(self.consistency(), Consistency::Eventual | Consistency::Bounded);
         let token = self.token();
         let reasons = self.shared.readers.reasons(&mut self.freshness, is_free, token);
-        let reasons = reasons.iter().filter_map(|(node, reason)| Some(format!("{node} {}", reason.as_deref()?)));
         Problem::new("57P03", "no replica may serve this read")
-            .detail(format!("{}.", reasons.collect::<Vec<_>>().join("; ")))
+            .detail(in_words(&reasons))
             .hint("reads.fallback decides what happens then: primary, wait or error.")
     }
 
@@ -655,4 +675,10 @@ impl Session {
         self.place = self.primary_at;
         self.lease = Some(lease);
     }
+}
+
+/// Why each node may not serve a read, as one sentence.
+pub(super) fn in_words(reasons: &[(String, Option<String>)]) -> String {
+    let reasons = reasons.iter().filter_map(|(node, reason)| Some(format!("{node} {}", reason.as_deref()?)));
+    format!("{}.", reasons.collect::<Vec<_>>().join("; "))
 }

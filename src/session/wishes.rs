@@ -230,7 +230,7 @@ mod tests {
     fn read(startup: &[(&str, &str)], set: &[(&str, &str)]) -> Wishes {
         let parameters = startup.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let image = set.iter().fold(Image::default(), |image, (name, text)| image.with_setting(name, text.as_bytes()));
-        Wishes::read(&Startup { parameters }, &image, &Names::default(), "alice", 1)
+        Wishes::read(&Startup { parameters, ..Startup::default() }, &image, &Names::default(), "alice", 1)
     }
 
     #[test]

@@ -17,6 +17,17 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "proxy",
+        "listen_read_only",
+        Kind::AddressesOrNone,
+        Some(""),
+        RESTART,
+        "Where sessions arrive that are a standby's, in the same forms (a Unix socket without a TCP address beside it has port 6434): \
+         `in_hot_standby` is on, everything they send runs on a replica, and PostgreSQL itself refuses what no standby does. The \
+         primary never serves them: without a replica they wait, whatever `reads.fallback` says, for `reads.wait`, or for \
+         `failover.hold` while the primary is being replaced.",
+    ),
+    key(
+        "proxy",
         "pool_mode",
         Kind::Choice(PoolMode::NAMES),
         Some("transaction"),

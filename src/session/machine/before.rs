@@ -11,7 +11,9 @@ impl Machine {
             return None;
         }
         for statement in statements {
-            if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind {
+            if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind
+                && !self.is_standby
+            {
                 return Some(Before::EmptyDatabases(databases.clone()));
             }
             let pins = statement.pins.union(statement.pins_at_commit);

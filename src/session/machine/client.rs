@@ -217,7 +217,7 @@ impl Machine {
                 self.block.has_run = true;
                 self.commit.is_atomic = false;
                 self.note_sent(&[]);
-                if self.on_replica {
+                if self.is_guest() {
                     let problem = self.elsewhere(b"", context);
                     return Ok(self.refuse_query(&problem, memory, to_server));
                 }
@@ -270,7 +270,7 @@ impl Machine {
     ) -> Result<Taken, Malformed> {
         let mut running = None;
         if head.total > context.max_inspect {
-            if self.on_replica {
+            if self.is_guest() {
                 let problem = self.elsewhere(b"", context);
                 return Ok(self.refuse_query(&problem, memory, to_server));
             }
@@ -300,7 +300,7 @@ impl Machine {
                     false => {}
                 }
             }
-            if self.on_replica || self.block.is_opening() {
+            if self.is_guest() || self.block.is_opening() {
                 match self.fits_block(text, &analysis.statements, context) {
                     Fit::Goes => {}
                     Fit::Moves(before) => return Ok(Taken::Wait(before)),
@@ -318,7 +318,7 @@ impl Machine {
             self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
             let was_opening = self.block.is_opening();
-            if is_begin || self.on_replica || self.block.is_opening() {
+            if !self.is_standby && (is_begin || self.on_replica || self.block.is_opening()) {
                 self.note_opening(text, is_begin, context);
             }
             if !analysis.statements.iter().all(is_plain) {
@@ -366,7 +366,7 @@ impl Machine {
         context: &Context<'_>,
     ) -> Result<Taken, Malformed> {
         if head.total > context.max_inspect {
-            if self.on_replica {
+            if self.is_guest() {
                 let problem = self.elsewhere(b"", context);
                 self.unsynced = true;
                 message::raw(to_server.insert(), b'D', &[b"S", NOWHERE, b"\0"]);
@@ -401,7 +401,7 @@ impl Machine {
             if let Some(name) = own_show(text) {
                 return Ok(Taken::Wait(Before::Publish(name.into())));
             }
-            if self.status == Tx::Block && (self.on_replica || self.block.is_opening()) {
+            if self.status == Tx::Block && (self.is_guest() || self.block.is_opening()) {
                 let effect = self.effect_of(text, context);
                 let kinds = effect.as_deref().map_or(&[][..], std::slice::from_ref);
                 // One that may not run there is refused when it is to run.
@@ -513,7 +513,7 @@ impl Machine {
             (None, Some(unnamed)) if name.is_empty() => unnamed.effect.clone(),
             _ => None,
         };
-        if self.on_replica || self.block.is_opening() || is_begin(effect.as_deref()) {
+        if !self.is_standby && (self.on_replica || self.block.is_opening() || is_begin(effect.as_deref())) {
             match self.bind_in_block(name, prepared.as_deref(), effect.as_deref(), context) {
                 Fit::Goes => {}
                 Fit::Moves(before) => return Ok(Taken::Wait(before)),

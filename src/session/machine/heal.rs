@@ -39,6 +39,19 @@ fn is_worth_repeating(sqlstate: &[u8; 5], body: &[u8]) -> bool {
     }
 }
 
+/// Whether an error of a replica may be gone on another, for a session that has nowhere else to go: recovery needed what the
+/// statement read. Whatever else a standby refuses is its answer.
+fn is_conflict(sqlstate: &[u8; 5], body: &[u8]) -> bool {
+    match sqlstate {
+        // No transaction on a standby is SERIALIZABLE or takes locks that others wait for, so there is no other reason.
+        b"40001" | b"40P01" => true,
+        b"57014" => {
+            fields::error_field(body, b'M').is_some_and(|text| memchr::memmem::find(text, b"recovery").is_some())
+        }
+        _ => is_farewell(body),
+    }
+}
+
 /// The server process is ending.
 fn is_farewell(body: &[u8]) -> bool {
     fields::error_field(body, b'C').is_some_and(|code| code.starts_with(b"57P"))
@@ -78,6 +91,7 @@ impl Machine {
                     let sqlstate = fields::error_field(body, b'C').and_then(|code| <[u8; 5]>::try_from(code).ok());
                     // What a primary says is so, unless it is going.
                     let is_worth = |sqlstate: &[u8; 5]| match self.on_replica {
+                        true if self.is_standby => is_conflict(sqlstate, body),
                         true => is_worth_repeating(sqlstate, body),
                         false => is_farewell(body),
                     };

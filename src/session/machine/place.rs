@@ -25,9 +25,15 @@ impl Machine {
         if self.status != Tx::Idle || self.unsynced {
             if !has_server {
                 // What is left of a lost block.
-                self.demand_primary(Why::Transaction);
+                match self.is_standby {
+                    true => self.demand_replica(Why::ReadOnlyListener),
+                    false => self.demand_primary(Why::Transaction),
+                }
             }
             return None;
+        }
+        if self.is_standby {
+            return self.place_on_standby(here, has_server, context);
         }
         let is_soft = has_server && !self.on_replica && self.queue.is_empty() && self.pins == Pins::of(Pin::Sequence);
         if has_server && !self.on_replica && !(is_soft && context.reads) {

@@ -45,10 +45,11 @@ pub enum Why {
     NoReplica,
     NotFresh,
     Retry,
+    ReadOnlyListener,
 }
 
 impl Why {
-    pub const ALL: [Why; 16] = [
+    pub const ALL: [Why; 17] = [
         Why::Read,
         Why::ReadOnlyTransaction,
         Why::Write,
@@ -65,6 +66,7 @@ impl Why {
         Why::NoReplica,
         Why::NotFresh,
         Why::Retry,
+        Why::ReadOnlyListener,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -85,6 +87,7 @@ impl Why {
             Why::NoReplica => "no replica",
             Why::NotFresh => "no replica is fresh enough",
             Why::Retry => "retried on the primary",
+            Why::ReadOnlyListener => "read-only listener",
         }
     }
 }
@@ -223,6 +226,7 @@ impl Machine {
     pub fn explain(&self, text: &[u8], context: &Context<'_>) -> (Judged, Demand) {
         let judged = self.judge(text, context);
         let demand = match self.may_leave(context) {
+            _ if self.is_standby => Demand::Replica(Why::ReadOnlyListener),
             Err(why) => Demand::Primary(why),
             Ok(()) => self.demand_of(judged.class(), judged.hint, Some(&judged.verdict), context),
         };
@@ -231,7 +235,7 @@ impl Machine {
 
     /// What was planned is planned again: the names may mean something else by now.
     pub fn replan(&mut self, input: &[u8], context: &Context<'_>) {
-        let may_change = matches!(self.demand, Demand::Replica(_) | Demand::Primary(Why::Disabled));
+        let may_change = !self.is_standby && matches!(self.demand, Demand::Replica(_) | Demand::Primary(Why::Disabled));
         if self.status == Tx::Idle && self.is_planned && may_change {
             self.is_planned = false;
             if let Plan::Wait = self.plan(input, context) {
@@ -270,7 +274,7 @@ impl Machine {
         plan
     }
 
-    fn read_ahead(&mut self, input: &[u8], context: &Context<'_>) -> Plan {
+    pub(super) fn read_ahead(&mut self, input: &[u8], context: &Context<'_>) -> Plan {
         let primary = |why| Plan::Run(Demand::Primary(why));
         let Ok(Some(head)) = frame::client_header(input) else { return primary(Why::Unreadable) };
         match head.tag {
@@ -444,7 +448,7 @@ impl Machine {
 
     fn demand_of(&self, class: Class, hint: Option<Hint>, verdict: Option<&Verdict>, context: &Context<'_>) -> Demand {
         let class = self.resolve(class, verdict, context);
-        if hint == Some(Hint::Primary) {
+        if hint == Some(Hint::Primary) && !self.is_standby {
             return Demand::Primary(Why::AskedFor);
         }
         match class {

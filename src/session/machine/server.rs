@@ -402,7 +402,8 @@ impl Machine {
     fn parameter(&mut self, body: &[u8], memory: &mut Memory, silent: bool) -> Keep {
         let Some((name, value)) = fields::parameter_status(body) else { return Keep::Pass };
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return Keep::Pass };
-        // A session at the proxy is a primary's, whatever serves it; a promotion of what serves it is not its affair.
+        // A session at the proxy is a primary's or a standby's for good, whatever serves it; a promotion of what serves it is
+        // not its affair.
         if name == "in_hot_standby" {
             return Keep::Drop;
         }

@@ -1,6 +1,7 @@
 //! Stories of one client, told as transcripts: what it sent, what the server got, what the server said, what it heard.
 
 mod commits;
+mod standby;
 
 use std::sync::Arc;
 
