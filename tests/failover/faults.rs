@@ -1,62 +1,27 @@
-//! What is done to a node: to all of its processes, as when a machine dies or stands still, or to one of them.
-//!
-//! Backends are sessions of their own, so a process group does not reach them; they are found as children in `/proc`.
+//! What is done to a bare node: to all of its processes, as when a machine dies or stands still, or to one of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pgbaton::demo::Node;
-use rustix::process::{Pid, Signal, kill_process};
+pub use pgbaton::drill::faults::*;
+use rustix::process::Signal;
 
-/// SIGKILL to everything at once: nothing notices the death of another, nothing says goodbye. Waits until it is gone.
+/// SIGKILL to everything at once. Waits until it is gone.
 pub fn kill(node: &Node) {
     kill_all(postmaster(node));
     // The postmaster is our child: looking at it takes it away.
     assert_eq!(node.pid(), None, "{} lives on", node.id);
 }
 
-/// The same for a process and all its descendants.
-pub fn kill_all(root: u32) {
-    let all = freeze_all(root);
-    for pid in &all {
-        send(*pid, Signal::KILL);
-    }
-    wait_for_end(&all);
-}
-
 /// SIGKILL to the postmaster alone; its children notice and end, each in its own time.
 pub fn kill_postmaster(node: &Node) {
-    let all = family(postmaster(node));
-    send(postmaster(node), Signal::KILL);
-    wait_for_end(&all);
+    kill_alone(postmaster(node));
     assert_eq!(node.pid(), None, "{} lives on", node.id);
 }
 
-/// SIGSTOP to everything, as when a virtual machine is paused: sockets stay open, nobody answers. Returns the processes.
+/// SIGSTOP to everything, as when a virtual machine is paused. Returns the processes.
 pub fn freeze(node: &Node) -> BTreeSet<u32> {
     freeze_all(postmaster(node))
-}
-
-/// The same for a process and all its descendants.
-pub fn freeze_all(postmaster: u32) -> BTreeSet<u32> {
-    // First the one that makes others, then those there are.
-    send(postmaster, Signal::STOP);
-    let mut frozen = BTreeSet::new();
-    loop {
-        let all = family(postmaster);
-        if all.is_subset(&frozen) {
-            return frozen;
-        }
-        for pid in &all {
-            send(*pid, Signal::STOP);
-        }
-        frozen.extend(all);
-    }
-}
-
-pub fn thaw(processes: &BTreeSet<u32>) {
-    for pid in processes {
-        send(*pid, Signal::CONT);
-    }
 }
 
 /// SIGKILL to one backend: the postmaster ends all the others, recovers, and opens again at the same port.
@@ -69,47 +34,4 @@ pub fn kill_a_backend(node: &Node) {
 
 fn postmaster(node: &Node) -> u32 {
     node.pid().unwrap_or_else(|| panic!("{} does not run", node.id))
-}
-
-/// A process and all its descendants.
-fn family(root: u32) -> BTreeSet<u32> {
-    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some((parent, state)) = parent_and_state(pid)
-            && state != 'Z'
-        {
-            children.entry(parent).or_default().push(pid);
-        }
-    }
-    let mut family = BTreeSet::from([root]);
-    let mut left = vec![root];
-    while let Some(pid) = left.pop() {
-        for child in children.get(&pid).into_iter().flatten() {
-            family.insert(*child);
-            left.push(*child);
-        }
-    }
-    family
-}
-
-/// The command name in `/proc/<pid>/stat` may hold anything, so what follows its last parenthesis is read.
-fn parent_and_state(pid: u32) -> Option<(u32, char)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((fields.next()?.parse().ok()?, state))
-}
-
-fn wait_for_end(processes: &BTreeSet<u32>) {
-    crate::support::wait_until(crate::support::DEADLINE, "the processes are gone", || {
-        processes.iter().all(|pid| parent_and_state(*pid).is_none_or(|(_, state)| state == 'Z'))
-    });
-}
-
-fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // One that is gone is what was wanted.
-        let _ = kill_process(pid, signal);
-    }
 }

@@ -4,12 +4,8 @@
 //! `target/tmp/failover.md`. `PGBATON_FAILOVER_RUNS=n` runs each n times and prints medians.
 
 mod baton;
-mod checker;
-mod clients;
 mod faults;
 mod heal;
-mod load;
-mod network;
 mod planted;
 mod scenarios;
 mod stage;
@@ -23,6 +19,8 @@ mod support;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pgbaton::drill::{checker, load, network};
 
 /// Who has the machine.
 pub fn turn() -> MutexGuard<'static, ()> {

@@ -1,5 +1,6 @@
 //! Proof that the checker finds things on real servers: each of these breaks something by hand, and it has to be seen.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::support::{self, DEADLINE, wait_until};
 
 /// A while of load, straight at a primary or through a proxy.
 fn some_load(port: u16, crew: Crew) -> Log {
-    let load = Load::start(([127, 0, 0, 1], port).into(), None, crew);
+    let load = Load::start(SocketAddr::from(([127, 0, 0, 1], port)), None, crew);
     wait_until(DEADLINE, "everybody is connected and writes", || {
         load.connected() == (crew.writers + crew.transfers + crew.own_readers + crew.readers + crew.idle) as u64
             && load.has_written_since(Duration::from_millis(1500))
@@ -28,13 +29,13 @@ fn what_is_planted_in_the_tables_is_found() {
     primary.sql(TABLES).unwrap();
     let log = some_load(primary.port(), CREW);
 
-    let clean = checker::judge(&log, &Tables::read(primary));
+    let clean = checker::judge(&log, &Tables::read(primary).unwrap());
     assert_eq!((clean.wrong(), clean.lost.len(), clean.dropped(), clean.unknown()), (0, 0, 0, 0), "{clean}");
     assert!(clean.acknowledged > 200, "{clean}");
     assert!(clean.failed.contains_key("ROLLBACK"), "some must have changed their mind: {clean}");
     assert!(!log.looks.is_empty() && !log.sums.is_empty());
     cluster.wait_for_replicas().unwrap();
-    assert_eq!(Tables::read(&cluster.nodes()[1]), Tables::read(primary));
+    assert_eq!(Tables::read(&cluster.nodes()[1]).unwrap(), Tables::read(primary).unwrap());
 
     let of = |is: fn(&Outcome) -> bool| {
         let mut ids = log.writes.iter().filter(|write| is(&write.outcome)).map(|write| write.id);
@@ -44,7 +45,7 @@ fn what_is_planted_in_the_tables_is_found() {
     let failed = of(|outcome| matches!(outcome, Outcome::Failed(_)));
     let judged = |sql: &str| {
         primary.sql(sql).unwrap();
-        checker::judge(&log, &Tables::read(primary))
+        checker::judge(&log, &Tables::read(primary).unwrap())
     };
     assert_eq!(judged(&format!("DELETE FROM ledger WHERE id = {acknowledged}")).lost, [acknowledged]);
     assert_eq!(
@@ -71,7 +72,7 @@ fn a_stale_read_of_ones_own_writes_is_found() {
     cluster.nodes()[1].sql("SELECT pg_wal_replay_pause()").unwrap();
     let crew = Crew { writers: 0, transfers: 0, own_readers: 4, readers: 0, idle: 0 };
     let log = some_load(proxy.port, crew);
-    let verdict = checker::judge(&log, &Tables::read(primary));
+    let verdict = checker::judge(&log, &Tables::read(primary).unwrap());
     assert!(!verdict.stale.is_empty(), "{verdict}");
 }
 
@@ -82,14 +83,14 @@ fn a_crash_without_a_proxy_drops_everybody() {
     let cluster = support::cluster(0);
     let primary = cluster.primary().unwrap();
     primary.sql(TABLES).unwrap();
-    let load = Load::start(([127, 0, 0, 1], primary.port()).into(), None, CREW);
+    let load = Load::start(SocketAddr::from(([127, 0, 0, 1], primary.port())), None, CREW);
     wait_until(DEADLINE, "writes", || load.has_written_since(Duration::from_millis(1000)));
     crate::faults::kill(primary);
     let fault = load.now();
     primary.start().unwrap();
     wait_until(DEADLINE, "writes again", || load.has_written_since(fault));
     let log = load.end();
-    let verdict = checker::judge(&log, &Tables::read(primary));
+    let verdict = checker::judge(&log, &Tables::read(primary).unwrap());
     assert!(verdict.dropped() >= 25, "{verdict}");
     assert_eq!((verdict.lost.len(), verdict.wrong()), (0, 0), "{verdict}");
     assert!(log.write_gap(fault - Duration::from_millis(200)) > Duration::from_millis(20));
@@ -109,7 +110,7 @@ fn a_split_brain_is_found() {
     let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("{error}"));
     let (old, new) = (&cluster.nodes()[0], &cluster.nodes()[1]);
     old.sql(TABLES).unwrap();
-    let load = Load::start((network.address("n1"), old.port()).into(), Some(network.clone()), CREW);
+    let load = Load::start(SocketAddr::from((network.address("n1"), old.port())), Some(network.clone()), CREW);
     wait_until(DEADLINE, "writes", || load.has_written_since(Duration::from_millis(1000)));
     network.cut("n1", "n2");
     assert_eq!(new.sql("SELECT pg_promote()").unwrap(), "t");

@@ -209,7 +209,7 @@ impl Stage {
             if !self.is_following(node, primary) {
                 continue;
             }
-            let held = Tables::read(node);
+            let held = Tables::read(node).unwrap();
             if held != tables {
                 verdict.broken.push(format!("{} holds something else than {}", node.id, primary.id));
             }

@@ -4,20 +4,9 @@
 //! printed, and kept in `target/tmp/switchover.md`, and never asserted. `PGBATON_SWITCHOVERS=n`: so many in a row.
 
 mod agents;
-#[path = "../failover/checker.rs"]
-#[allow(dead_code)]
-mod checker;
-#[path = "../failover/clients.rs"]
-mod clients;
 #[path = "../failover/faults.rs"]
 #[allow(dead_code)]
 mod faults;
-#[path = "../failover/load.rs"]
-#[allow(dead_code)]
-mod load;
-#[path = "../failover/network.rs"]
-#[allow(dead_code)]
-mod network;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
@@ -25,6 +14,8 @@ mod support;
 mod wire;
 
 use std::time::{Duration, Instant};
+
+use pgbaton::drill::{checker, load};
 
 use stage::{Stage, turn};
 use support::{DEADLINE, wait_until};

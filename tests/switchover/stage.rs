@@ -109,7 +109,7 @@ impl Stage {
     }
 
     pub fn begin_load(&mut self) {
-        let load = Load::start(([127, 0, 0, 1], self.proxy.port).into(), None, CREW);
+        let load = Load::start(std::net::SocketAddr::from(([127, 0, 0, 1], self.proxy.port)), None, CREW);
         let everybody = CREW.writers + CREW.transfers + CREW.own_readers + CREW.readers + CREW.idle;
         wait_until(DEADLINE, "everybody is connected and writes", || {
             load.connected() == everybody as u64 && load.has_written_since(CALM)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl Field {
             write_secret(&root.join(file), secret);
         }
         let sweeper = Sweeper::watch(root, "QUIT", false).unwrap();
-        let address = (network.address(baton::MEMBER), 6432).into();
+        let address = SocketAddr::from((network.address(baton::MEMBER), 6432));
         let admin = format!("http://{}:6433", network.address(baton::MEMBER));
         let host = |id: &String| {
             let folder = root.join("run").join(id);
@@ -215,7 +216,7 @@ impl Field {
         let tables = Tables::of_a_primary(self.primary()).expect("the primary of the record is one");
         let mut verdict = checker::judge(&log, &tables);
         for host in self.hosts.values() {
-            if Tables::read(host) != tables {
+            if Tables::read(host).unwrap() != tables {
                 verdict.broken.push(format!("{} holds something else than the primary", host.id));
             }
         }

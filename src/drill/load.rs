@@ -1,17 +1,17 @@
-//! Clients that write down everything they did and were told: what [`crate::checker`] judges by.
+//! Clients that write down everything they did and were told: what [`super::checker`] judges by.
 //!
 //! Each is a thread with one connection, as an application has. It repeats what it was told has failed only where an
 //! application would (a transfer), with a new id, so that nothing may ever be there twice.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::clients;
-use crate::network::Network;
+use super::clients;
+use super::network::{HUB, Network};
+use super::reach::{Account, Reach};
 
 /// Ids are `session * SESSION + n`, so that whose it was can be seen, and a session's ids grow.
 pub const SESSION: u64 = 1_000_000;
@@ -44,7 +44,16 @@ pub struct Write {
     pub id: u64,
     pub sent: Duration,
     pub done: Duration,
+    /// How much of the time between was spent waiting for answers: some clients think in the middle.
+    pub waited: Duration,
     pub outcome: Outcome,
+}
+
+/// A read that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    pub sent: Duration,
+    pub done: Duration,
 }
 
 /// A session's look at the greatest id it has written. It may not be smaller than what it was told or saw before.
@@ -77,12 +86,13 @@ pub struct Log {
     pub writes: Vec<Write>,
     pub looks: Vec<Look>,
     pub resolved: Vec<Resolved>,
-    /// When reads that write nothing were answered.
-    pub reads: Vec<Duration>,
+    pub reads: Vec<Read>,
     /// Of all accounts, as somebody saw it.
     pub sums: Vec<(Duration, i64)>,
     /// Errors of reads and of ends of transactions, by SQLSTATE.
     pub other_errors: BTreeMap<String, usize>,
+    /// When a client was told of an error, whatever it had asked.
+    pub errors: Vec<Duration>,
     pub dropped: Vec<Dropped>,
     /// Logins that were refused or never answered, by SQLSTATE or by what the socket said.
     pub refused: BTreeMap<String, usize>,
@@ -98,6 +108,7 @@ impl Log {
         self.looks.extend(other.looks);
         self.resolved.extend(other.resolved);
         self.reads.extend(other.reads);
+        self.errors.extend(other.errors);
         self.sums.extend(other.sums);
         self.dropped.extend(other.dropped);
         self.broken.extend(other.broken);
@@ -127,7 +138,7 @@ impl Log {
     }
 
     pub fn read_gap(&self, from: Duration) -> Duration {
-        longest_gap(self.reads.clone(), from)
+        longest_gap(self.reads.iter().map(|read| read.done).collect(), from)
     }
 }
 
@@ -148,11 +159,20 @@ pub struct Crew {
     pub idle: usize,
 }
 
+impl Crew {
+    /// All of them.
+    pub fn size(&self) -> usize {
+        let Crew { writers, transfers, own_readers, readers, idle } = self;
+        writers + transfers + own_readers + readers + idle
+    }
+}
+
 pub const CREW: Crew = Crew { writers: 16, transfers: 4, own_readers: 4, readers: 2, idle: 4 };
 
 /// What the clients share.
 pub struct Shared {
-    pub address: SocketAddr,
+    pub reach: Reach,
+    pub account: Account,
     network: Option<Arc<Network>>,
     began: Instant,
     stop: AtomicBool,
@@ -189,9 +209,16 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(address: SocketAddr, network: Option<Arc<Network>>, crew: Crew) -> Load {
+    /// Of a throw-away cluster. With a network, all of them are in that of the clients.
+    pub fn start(reach: impl Into<Reach>, network: Option<Arc<Network>>, crew: Crew) -> Load {
+        Load::start_as(Account::default(), reach, network, crew)
+    }
+
+    /// The same as somebody else.
+    pub fn start_as(account: Account, reach: impl Into<Reach>, network: Option<Arc<Network>>, crew: Crew) -> Load {
         let shared = Arc::new(Shared {
-            address,
+            reach: reach.into(),
+            account,
             network,
             began: Instant::now(),
             stop: AtomicBool::new(false),
@@ -211,7 +238,7 @@ impl Load {
             let (shared, log) = (shared.clone(), log.clone());
             std::thread::spawn(move || {
                 if let Some(network) = &shared.network {
-                    network.enter("clients");
+                    network.enter(HUB);
                 }
                 let own = clients::live(&shared, session, act);
                 log.lock().unwrap_or_else(PoisonError::into_inner).add(own);

@@ -1,17 +1,17 @@
 //! The judge: what clients were told, against what is in the tables. It knows nothing of proxies, epochs or failovers.
 //!
 //! Tables are read from each node directly, by its Unix socket. What makes each of its findings is tried at the end of this
-//! file on logs made up for it, and in `planted.rs` on real ones.
+//! file on logs made up for it, and in `tests/failover/planted.rs` on real ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::process::Command;
 use std::time::Duration;
 
-use pgbaton::demo::{Node, PgBin};
-use pgbaton::types::Lsn;
+use crate::demo::{Node, PgBin};
+use crate::types::Lsn;
 
-use crate::load::{ACCOUNTS, BALANCE, Log, Outcome, SESSION, Write};
+use super::load::{ACCOUNTS, BALANCE, Log, Outcome, SESSION, Write};
 
 /// A server that can be asked past everything.
 pub trait Asked {
@@ -40,10 +40,11 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn read(node: &impl Asked) -> Tables {
+    /// `Err`: why they cannot be read.
+    pub fn read(node: &impl Asked) -> Result<Tables, String> {
         let text = node.ask("SELECT id FROM ledger; SELECT sum(balance) FROM accounts");
-        let text = text.unwrap_or_else(|| panic!("{} does not answer", node.name()));
-        Tables::parse(&text).unwrap_or_else(|| panic!("{} says {text}", node.name()))
+        let text = text.ok_or_else(|| format!("{} does not answer", node.name()))?;
+        Tables::parse(&text).ok_or_else(|| format!("{} says {text}", node.name()))
     }
 
     /// `None`: it does not answer, or is a standby.
@@ -213,16 +214,17 @@ pub fn wal_after(node: &Node, bin: &PgBin, fork: &str) -> Option<u64> {
     Some(text.lines().filter_map(field).next_back().map_or(0, |last| last.saturating_sub(begin)))
 }
 
+#[cfg(test)]
 mod tests {
+    use super::super::load::{Dropped, Look, Resolved};
     use super::*;
-    use crate::load::{Dropped, Look, Resolved};
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     fn write(id: u64, outcome: Outcome) -> Write {
-        Write { id, sent: at(id), done: at(id + 1), outcome }
+        Write { id, sent: at(id), done: at(id + 1), waited: at(1), outcome }
     }
 
     fn tables(ids: &[u64]) -> Tables {

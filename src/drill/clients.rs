@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::load::{ACCOUNTS, Dropped, Log, Look, Outcome, Resolved, SAMPLES, SESSION, Shared, Write};
-use crate::wire::{Answer, Batch, Login, Rng, Wire};
+use super::load::{ACCOUNTS, Dropped, Log, Look, Outcome, Read, Resolved, SAMPLES, SESSION, Shared, Write};
+use super::wire::{Answer, Batch, Rng, Wire};
 
 /// Applications think between statements; without it, the machine is the only thing that is tested.
 const THINKING: Duration = Duration::from_millis(20);
@@ -35,6 +35,8 @@ pub struct Client<'s> {
     /// The greatest id that this session may rely on.
     expected: u64,
     rounds: u64,
+    /// How long it has thought in the middle of what it is at.
+    thought: Duration,
     random: Rng,
     wire: Wire,
     log: Log,
@@ -44,11 +46,13 @@ pub struct Client<'s> {
 pub fn live(shared: &Shared, session: u64, act: Act) -> Log {
     let (mut log, mut n, mut expected, mut rounds) = (Log::default(), 0, 0, 0);
     while !shared.is_over() {
-        let wire = match Login::at(shared.address).attempt() {
+        let wire = match shared.reach.connect(&shared.account) {
             Ok(Ok(wire)) => wire,
             refused => {
                 let why = match refused {
-                    Ok(said) => said.err().map_or_else(String::new, |said| said.code),
+                    Ok(said) => said
+                        .err()
+                        .map_or_else(String::new, |said| if said.code.is_empty() { said.message } else { said.code }),
                     Err(error) => format!("{:?}", error.kind()),
                 };
                 *log.refused.entry(why).or_default() += 1;
@@ -58,7 +62,8 @@ pub fn live(shared: &Shared, session: u64, act: Act) -> Log {
         };
         shared.connected.fetch_add(1, Ordering::Relaxed);
         let random = Rng(session << 32 | n);
-        let mut client = Client { shared, session, n, expected, rounds, random, wire, log };
+        let thought = Duration::ZERO;
+        let mut client = Client { shared, session, n, expected, rounds, thought, random, wire, log };
         let end = loop {
             if shared.is_over() {
                 break None;
@@ -110,6 +115,7 @@ impl Client<'_> {
             Err(error) => Heard::Ended(error.into()),
             Ok(answer) => {
                 let Some(said) = answer.errors.first() else { return Heard::Done(answer) };
+                self.log.errors.push(self.shared.now());
                 let samples = self.log.samples.entry(said.code.clone()).or_default();
                 if samples.len() < SAMPLES {
                     let (at, session) = (self.shared.now(), self.session);
@@ -139,7 +145,9 @@ impl Client<'_> {
             self.expected = self.expected.max(id);
             self.shared.note_acknowledged(sent);
         }
-        self.log.writes.push(Write { id, sent, done: self.shared.now(), outcome });
+        let done = self.shared.now();
+        let waited = done.saturating_sub(sent).saturating_sub(std::mem::take(&mut self.thought));
+        self.log.writes.push(Write { id, sent, done, waited, outcome });
     }
 
     /// Notes what the conversation that was to commit `id` came to. `commit`: the tag that says it did.
@@ -204,6 +212,7 @@ impl Client<'_> {
     /// A transaction, message by message: each batch has to succeed before the next is sent.
     fn transaction(&mut self, id: u64, before_commit: Vec<Batch>, pause: Duration) -> Result<(), Ended> {
         let sent = self.shared.now();
+        self.thought = Duration::ZERO;
         for batch in before_commit {
             match self.ask(batch) {
                 Heard::Done(_) => {}
@@ -219,6 +228,7 @@ impl Client<'_> {
                 }
             }
             std::thread::sleep(pause);
+            self.thought += pause;
         }
         // Some applications change their mind.
         if self.rounds % 20 == 19 {
@@ -330,11 +340,12 @@ pub fn read_own(client: &mut Client) -> Result<(), Ended> {
     autocommit(client)?;
     let (first, last) = (client.session * SESSION, (client.session + 1) * SESSION - 1);
     let sql = format!("SELECT coalesce(max(id), 0) FROM ledger WHERE id BETWEEN {first} AND {last}");
-    let expected = client.expected;
+    let (expected, sent) = (client.expected, client.shared.now());
     match client.ask(Batch::new().query(&sql)) {
         Heard::Done(answer) => {
-            let seen = answer.value().parse().unwrap_or_default();
-            client.log.looks.push(Look { at: client.shared.now(), expected, seen });
+            let (seen, done) = (answer.first().unwrap_or_default().parse().unwrap_or_default(), client.shared.now());
+            client.log.looks.push(Look { at: done, expected, seen });
+            client.log.reads.push(Read { sent, done });
             client.expected = expected.max(seen);
         }
         Heard::Error(code) => client.note_error(code),
@@ -348,8 +359,8 @@ pub fn read(client: &mut Client) -> Result<(), Ended> {
     let sent = client.shared.now();
     match client.ask(Batch::new().query("SELECT sum(balance) FROM accounts")) {
         Heard::Done(answer) => {
-            client.log.sums.push((sent, answer.value().parse().unwrap_or_default()));
-            client.log.reads.push(client.shared.now());
+            client.log.sums.push((sent, answer.first().unwrap_or_default().parse().unwrap_or_default()));
+            client.log.reads.push(Read { sent, done: client.shared.now() });
             client.shared.note_read(sent);
         }
         Heard::Error(code) => client.note_error(code),

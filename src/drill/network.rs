@@ -7,17 +7,15 @@
 //! Namespaces have no name: each is held by a small shell that reads from a pipe of ours, so that they are gone when we
 //! are, however we end. Only root can make them.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use pgbaton::demo::Place;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use crate::demo::Place;
 
 /// Where the clients are, and the bridge.
-const HUB: &str = "clients";
+pub const HUB: &str = "clients";
 /// No card has this address.
 const NOWHERE: u8 = 0xff;
 
@@ -35,6 +33,9 @@ pub struct Network {
 impl Network {
     /// `Err`: why there can be none on this machine.
     pub fn new(names: &[&str]) -> Result<Network, String> {
+        if !cfg!(target_os = "linux") {
+            return Err("there are network namespaces on Linux only".into());
+        }
         if !rustix::process::geteuid().is_root() {
             return Err("only root can make network namespaces".into());
         }
@@ -61,16 +62,35 @@ impl Network {
 
     /// The calling thread, and what it starts from now on, is in that network.
     pub fn enter(&self, name: &str) {
-        let namespace = File::open(self.namespace(name)).unwrap();
+        // Its holder lives as long as we do, and only root could make it: it can be opened, and be entered.
+        self.try_to_enter(name).unwrap_or_else(|error| panic!("the network of {name} cannot be entered: {error}"));
+    }
+
+    #[cfg(target_os = "linux")]
+    fn try_to_enter(&self, name: &str) -> std::io::Result<()> {
         use std::os::fd::AsFd;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+        let namespace = std::fs::File::open(self.namespace(name))?;
+        Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn try_to_enter(&self, _name: &str) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     /// Runs something in the clients' network.
     pub fn among_clients<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        self.at(HUB, run)
+    }
+
+    /// Runs something in the network of one of them.
+    pub fn at<T: Send>(&self, name: &str, run: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                self.enter(HUB);
+                self.enter(name);
                 run()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -121,7 +141,8 @@ impl Network {
             let card = card(if is_cut { NOWHERE } else { number });
             orders += &format!("neigh replace {} lladdr {card} dev {} nud permanent\n", address(number), from.device());
         }
-        from.ip(&orders).unwrap();
+        // It has worked when the cables were plugged in.
+        from.ip(&orders).unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn plug_in(&self) -> Result<(), String> {
