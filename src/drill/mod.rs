@@ -5,8 +5,10 @@
 
 pub mod checker;
 pub mod clients;
+pub mod compare;
 pub mod faults;
 pub mod figures;
+pub mod findings;
 pub mod load;
 pub mod network;
 pub mod outcome;

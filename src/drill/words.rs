@@ -120,15 +120,6 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// A latency, which is measured in microseconds.
-pub fn latency(us: u64) -> String {
-    match us {
-        0..1000 => format!("{us} µs"),
-        1000..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
-        _ => span(us / 1000),
-    }
-}
-
 /// With its noun: `1 read`, `2 reads`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
@@ -173,7 +164,6 @@ mod tests {
     fn times_are_said_in_few_digits() {
         let said = [0, 999, 1000, 1239, 10_449, 60_000, 125_999].map(span);
         assert_eq!(said, ["0 ms", "999 ms", "1.00 s", "1.23 s", "10.4 s", "1 min", "2 min 5 s"]);
-        assert_eq!([999, 1500, 20_000, 2_500_000].map(latency), ["999 µs", "1.5 ms", "20 ms", "2.50 s"]);
     }
 
     #[test]

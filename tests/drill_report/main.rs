@@ -262,7 +262,7 @@ fn what_is_drawn_is_what_clients_saw() {
             "no write for 300 ms",
         ],
     );
-    // The axis is from -100 ms to +3900 ms, where the last mark of phases lies: 928 pixels. All of the panel's height is 10 writes.
+    // All of the panel's height is 10 writes.
     let area = page.split("class=\"area writes\" d=\"").nth(1).unwrap().split('"').next().unwrap();
     let heights: Vec<f64> = area
         .split(['M', 'V', 'H'])

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use super::axis::{self, Axis, Step};
 use super::markup::Text;
 use crate::drill::outcome::{MarkKind, Run};
-use crate::drill::words::{latency, span};
+use crate::drill::words::span;
 
 /// In units of the drawing, which are pixels on a wide screen.
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 58.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 26.0;
 /// Of each row of numbers above the panels.
 const LANE: f64 = 20.0;
 const LANES: usize = 3;
@@ -92,9 +92,9 @@ impl Panel {
         self.bottom() - part.clamp(0.0, 1.0) * self.height
     }
 
-    /// Its frame, a title above it, and lines where its axis has labels.
-    fn frame(&self, out: &mut String, title: &str, labels: &[(f64, String)]) {
-        let _ = write!(out, r#"<text class="title" x="{LEFT}" y="{:.1}">{title}</text>"#, self.top - 7.0);
+    /// A title above it, and lines where its axis has labels. The title goes where it is drawn over marks.
+    fn frame(&self, out: &mut String, over: &mut String, title: &str, labels: &[(f64, String)]) {
+        let _ = write!(over, r#"<text class="title" x="{LEFT}" y="{:.1}">{title}</text>"#, self.top - 7.0);
         for (part, label) in labels {
             let y = self.y(*part);
             let _ = write!(
@@ -141,22 +141,23 @@ pub fn chart(run: &Run, scale: &Scale, number: usize) -> String {
         r#"<defs><pattern id="hatch{number}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path class="hatching" d="M0 0V6"/></pattern></defs>"#
     );
 
+    let mut over = String::new();
     let rate = |max: f64| [(0.0, "0".to_owned()), (0.5, number_label(max / 2.0)), (1.0, number_label(max))];
-    writes.frame(&mut out, "acknowledged writes per 100 ms", &rate(scale.writes));
-    silence(&mut out, &writes, scale, axis::longest_silence(&steps, |step| step.writes), "write", number);
+    writes.frame(&mut out, &mut over, "acknowledged writes per 100 ms", &rate(scale.writes));
+    silence(&mut out, &mut over, &writes, scale, axis::longest_silence(&steps, |step| step.writes), "write", number);
     out.push_str(&area(&steps, scale, &writes, "writes", |step| step.writes / scale.writes));
-    reads.frame(&mut out, "answered reads per 100 ms", &rate(scale.reads));
-    silence(&mut out, &reads, scale, axis::longest_silence(&steps, |step| step.reads), "read", number);
+    reads.frame(&mut out, &mut over, "answered reads per 100 ms", &rate(scale.reads));
+    silence(&mut out, &mut over, &reads, scale, axis::longest_silence(&steps, |step| step.reads), "read", number);
     out.push_str(&area(&steps, scale, &reads, "reads", |step| step.reads / scale.reads));
-    errors.frame(&mut out, "errors", &[(0.0, "0".into()), (1.0, number_label(scale.errors))]);
+    errors.frame(&mut out, &mut over, "errors", &[(0.0, "0".into()), (1.0, number_label(scale.errors))]);
     out.push_str(&bars(&steps, scale, &errors));
 
     let title = "latency: writes <tspan class=\"key-writes\">━━ median ── max</tspan>, reads <tspan class=\"key-reads\">╍╍ median ┄┄ max</tspan>";
     let decades = f64::from(scale.slowest - scale.fastest).max(1.0);
     let labels: Vec<(f64, String)> = (scale.fastest..=scale.slowest)
-        .map(|power| (f64::from(power - scale.fastest) / decades, latency(10u64.saturating_pow(power.max(0) as u32))))
+        .map(|power| (f64::from(power - scale.fastest) / decades, decade(power)))
         .collect();
-    times.frame(&mut out, title, &labels);
+    times.frame(&mut out, &mut over, title, &labels);
     let height_of = |us: u64| ((us.max(1) as f64).log10() - f64::from(scale.fastest)) / decades;
     let lines: [(&str, fn(&Step) -> Option<u64>); 4] = [
         ("read-max", |step| step.read_max),
@@ -191,7 +192,7 @@ pub fn chart(run: &Run, scale: &Scale, number: usize) -> String {
         // Beside it, where there is room.
         let (x, anchor) = if right < WIDTH * 0.75 { (right + 6.0, "start") } else { (left - 6.0, "end") };
         let _ = write!(
-            out,
+            over,
             r#"<text class="tick" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">change of primary, {}</text>"#,
             band_top + BAND - 4.0,
             span(last.1.abs_diff(first.0))
@@ -209,6 +210,7 @@ pub fn chart(run: &Run, scale: &Scale, number: usize) -> String {
     for flag in &flags {
         flag.draw(&mut out, bottom);
     }
+    out.push_str(&over);
     let _ = write!(out, r#"<path class="cursor" d="M0 {band_top:.1}V{bottom:.1}" visibility="hidden"/></svg>"#);
     out
 }
@@ -231,6 +233,16 @@ fn data(steps: &[Step]) -> String {
         format!("{rates},{times}")
     };
     steps.iter().map(step).collect::<Vec<_>>().join(";")
+}
+
+/// A power of ten in microseconds: `100 µs`, `1 ms`, `10 s`.
+fn decade(power: i32) -> String {
+    let (unit, power) = match power {
+        ..3 => ("µs", power),
+        3..6 => ("ms", power - 3),
+        _ => ("s", power - 6),
+    };
+    format!("{} {unit}", 10u64.saturating_pow(power.max(0) as u32))
 }
 
 fn number_label(value: f64) -> String {
@@ -297,7 +309,15 @@ fn line(steps: &[Step], scale: &Scale, panel: &Panel, class: &str, part: impl Fn
     format!(r#"<path class="line {class}" d="{path}"/>"#)
 }
 
-fn silence(out: &mut String, panel: &Panel, scale: &Scale, silent: Option<(i64, i64)>, what: &str, number: usize) {
+fn silence(
+    out: &mut String,
+    over: &mut String,
+    panel: &Panel,
+    scale: &Scale,
+    silent: Option<(i64, i64)>,
+    what: &str,
+    number: usize,
+) {
     let Some((from, to)) = silent else { return };
     let (left, right) = (scale.x(from), scale.x(to));
     let width = (right - left).max(1.0);
@@ -315,7 +335,7 @@ fn silence(out: &mut String, panel: &Panel, scale: &Scale, silent: Option<(i64, 
         (false, false) => (left - 6.0, "end"),
     };
     let _ = write!(
-        out,
+        over,
         r#"<text class="silent" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{label}</text>"#,
         panel.top + panel.height / 2.0 + 4.0
     );
@@ -385,6 +405,11 @@ mod tests {
     #[test]
     fn an_axis_ends_at_a_round_number() {
         assert_eq!([0.0, 0.4, 1.0, 1.1, 23.0, 51.0, 1000.0].map(round_up), [1.0, 1.0, 1.0, 2.0, 50.0, 100.0, 1000.0]);
+    }
+
+    #[test]
+    fn an_axis_of_latency_has_round_labels() {
+        assert_eq!([2, 3, 4, 6, 8].map(decade), ["100 µs", "1 ms", "10 ms", "1 s", "100 s"]);
     }
 
     #[test]
