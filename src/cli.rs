@@ -2,7 +2,9 @@
 //!
 //! Exit codes are an interface: 0 done, 1 refused (the reason is on standard error), 2 the command was not understood.
 
+mod drill;
 mod list;
+mod yours;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -67,6 +69,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
+    /// Break a cluster under load, and judge what clients saw
+    #[command(after_help = DRILL_HELP)]
+    Drill(drill::DrillArguments),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = LIST_HELP)]
     List(ListArguments),
@@ -172,6 +177,18 @@ Examples:
   pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards
   pgbaton demo --dir /tmp/cluster            start it again as it was (and keep it)
   pgbaton demo --chaos --seconds 60          break something every few seconds under load; exit 1 if anything was lost";
+
+const DRILL_HELP: &str = "\
+On a cluster of one's own it shows what it will do, and asks; it makes the schema pgbaton_drill and removes it at the end.
+Scenarios for it: switchover, switchover-with-long-transaction, failover-by-order, restart-standbys, rolling-restart,
+terminate-backends, pause-and-resume.
+
+Exit codes: 0 every promise was kept, 1 one was broken or a scenario came to no end, 2 usage, or no consent.
+
+Examples:
+  PGPASSWORD=demo pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=demo' switchover
+  pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=app dbname=app' --report drill.html \\
+      --break 'docker compose kill node1' --mend 'docker compose start node1'";
 
 const EXPLAIN_HELP: &str = "\
 The statement is explained as that of a session that has just logged in: with the role's own defaults, and with nothing set
@@ -412,6 +429,7 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             let chaos = chaos.then_some(demo::Chaos { every, limit });
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
         }
+        Verb::Drill(arguments) => drill::run(arguments),
         Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
         Verb::Explain(arguments) => explain(arguments),
         Verb::History(HistoryArguments { limit, asking }) => {

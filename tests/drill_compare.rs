@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use pgbaton::demo::{Cancel, DATABASE, Node, PASSWORD, USER};
 use pgbaton::drill::compare::{self, Plain};
-use pgbaton::drill::outcome::{End, MarkKind, Plan, Promise, Verdict};
+use pgbaton::drill::outcome::{End, MarkKind, Plan, Promise, Report, Verdict};
 use pgbaton::drill::reach::{Account, Reach};
 use pgbaton::drill::wire::Batch;
+use pgbaton::drill::{print, report};
 
 fn plain() -> Plain {
     Plain { operator_after: Duration::from_secs(4), seconds: Duration::from_secs(6), cancel: Cancel::default() }
@@ -98,4 +99,19 @@ fn our_clients_choose_a_host_as_libpq_does() {
         cluster.nodes()[0].sql("SHOW default_transaction_read_only").unwrap() == "on"
     });
     compared([false; 6]);
+}
+
+/// Some minutes: all of them, as a table and a page to look at.
+#[test]
+#[ignore = "takes minutes"]
+fn every_scenario_that_can_be_compared_comes_to_an_end() {
+    let runs: Vec<_> =
+        compare::scenarios().map(|name| compare::play(name, &plain(), &|what| eprintln!("{what}"))).collect();
+    let report = Report { version: "0.1.0".into(), postgres: "PostgreSQL".into(), began: 0, runs };
+    println!("{}", print::table(&report));
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("drill-report");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("without.html"), report::html(&report)).unwrap();
+    let stuck: Vec<_> = report.runs.iter().filter(|run| matches!(run.end, End::Stuck { .. })).collect();
+    assert!(stuck.is_empty(), "{stuck:#?}");
 }

@@ -213,7 +213,8 @@ fn what_is_missing(cluster: &picture::Cluster) -> String {
     text
 }
 
-fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
+/// Ctrl-C and SIGTERM cancel; a second one ends the process at once.
+pub fn cancel_on_signal(cancel: Cancel) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::checker::{Tables, judge, written_behind_the_back};
 use super::faults;
-use super::figures::{figures, slices};
+use super::figures::{figures, ms, slices};
 use super::findings::{examples, not_applicable, promises};
 use super::load::{CREW, Load, TABLES};
 use super::network::Network;
@@ -145,10 +145,6 @@ fn whoever_acts(fault: Fault, plain: &Plain) -> String {
         }
         false => format!("{clients}; nobody has to do anything."),
     }
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Cluster and clients while it is played.

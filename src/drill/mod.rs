@@ -17,3 +17,4 @@ pub mod reach;
 pub mod report;
 pub mod wire;
 pub mod words;
+pub mod yours;

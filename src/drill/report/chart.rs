@@ -384,13 +384,18 @@ pub fn token(kind: MarkKind, number: usize) -> String {
     format!(r#"<g class="token {}">{shape}<text y="4" text-anchor="middle">{number}</text></g>"#, kind.word())
 }
 
-/// When each phase of the change of primary was, since the fault, with what was before it. They follow each other from the decision on.
+/// When each phase of the change of primary was, since the fault. The first one, if it is `detect`, ended with the decision; without it,
+/// the time until the decision is shown as one.
 pub fn phases(run: &Run) -> Vec<(i64, i64, &str)> {
-    let mut at = 0i64;
-    let mut phases = Vec::new();
-    let detection = run.figures.detection.filter(|_| !run.figures.phases.is_empty()).map(|took| ("detection", took));
     let named = run.figures.phases.iter().map(|(name, took)| (name.as_str(), *took));
-    for (name, took) in detection.into_iter().chain(named).take(super::PHASES) {
+    let detection = run.figures.detection.unwrap_or(0);
+    let (mut at, before) = match run.figures.phases.first() {
+        None => return Vec::new(),
+        Some((name, took)) if name == "detect" => (axis::since(detection.saturating_sub(*took), 0), None),
+        Some(_) => (0, run.figures.detection.map(|took| ("detect", took))),
+    };
+    let mut phases = Vec::new();
+    for (name, took) in before.into_iter().chain(named).take(super::PHASES) {
         let end = at.saturating_add_unsigned(took);
         phases.push((at, end, name));
         at = end;

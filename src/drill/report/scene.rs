@@ -168,7 +168,7 @@ fn drawing(run: &Run, scale: &Scale, number: usize, is_compared: bool) -> String
 /// How long each step took, as parts of a bar.
 fn phases(run: &Run) -> String {
     let phases = chart::phases(run);
-    let total = phases.last().map_or(0, |phase| phase.1.unsigned_abs());
+    let total = phases.last().map_or(0, |phase| phase.1.abs_diff(phases[0].0));
     let mut out = format!(
         "<h3>Change of primary <span class=\"aside\">{}</span></h3>\n<div class=\"phases\" aria-hidden=\"true\">",
         span(total)
