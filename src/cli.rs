@@ -43,6 +43,7 @@ Examples:
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton agent -c agent.toml           look after one PostgreSQL
+  pgbaton drill --all                   break such a cluster in every way there is, and judge what clients saw
   pgbaton list --watch                  what a running one makes of its nodes, again and again
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
   pgbaton explain 'SELECT 1'            where a running one sends a statement, and why
@@ -70,7 +71,7 @@ enum Verb {
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArguments),
     /// Break a cluster under load, and judge what clients saw
-    #[command(after_help = DRILL_HELP)]
+    #[command(after_help = drill::HELP)]
     Drill(drill::DrillArguments),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = LIST_HELP)]
@@ -177,18 +178,6 @@ Examples:
   pgbaton demo --dir /tmp/cluster --keep     keep data and logs for a look afterwards
   pgbaton demo --dir /tmp/cluster            start it again as it was (and keep it)
   pgbaton demo --chaos --seconds 60          break something every few seconds under load; exit 1 if anything was lost";
-
-const DRILL_HELP: &str = "\
-On a cluster of one's own it shows what it will do, and asks; it makes the schema pgbaton_drill and removes it at the end.
-Scenarios for it: switchover, switchover-with-long-transaction, failover-by-order, restart-standbys, rolling-restart,
-terminate-backends, pause-and-resume.
-
-Exit codes: 0 every promise was kept, 1 one was broken or a scenario came to no end, 2 usage, or no consent.
-
-Examples:
-  PGPASSWORD=demo pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=demo' switchover
-  pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=app dbname=app' --report drill.html \\
-      --break 'docker compose kill node1' --mend 'docker compose start node1'";
 
 const EXPLAIN_HELP: &str = "\
 The statement is explained as that of a session that has just logged in: with the role's own defaults, and with nothing set
@@ -400,7 +389,7 @@ enum ConfigVerb {
 pub fn run() -> ExitCode {
     // clap prints its own message and exits with 2 for usage, 0 for --help and --version.
     match execute(CommandLine::parse().verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(reason) => {
             eprintln!("pgbaton: {reason}");
             ExitCode::from(1)
@@ -408,7 +397,15 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
+fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match verb {
+        Verb::Drill(arguments) => drill::drill(arguments),
+        verb => obey(verb).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// All whose answer is that it was done, or why not.
+fn obey(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
     match verb {
         Verb::Serve(ConfigFile { file }) => {
             let config = Config::load(&file)?;
@@ -429,7 +426,8 @@ fn execute(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
             let chaos = chaos.then_some(demo::Chaos { every, limit });
             Ok(demo::run(demo::Options { replicas, durability, listen, admin, directory: dir, keep, chaos })?)
         }
-        Verb::Drill(arguments) => drill::run(arguments),
+        // Answered before: it has an exit code of its own.
+        Verb::Drill(_) => Ok(()),
         Verb::List(ListArguments { watch, asking }) => list::list(&asking, watch),
         Verb::Explain(arguments) => explain(arguments),
         Verb::History(HistoryArguments { limit, asking }) => {

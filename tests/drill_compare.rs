@@ -107,7 +107,7 @@ fn our_clients_choose_a_host_as_libpq_does() {
 fn every_scenario_that_can_be_compared_comes_to_an_end() {
     let runs: Vec<_> =
         compare::scenarios().map(|name| compare::play(name, &plain(), &|what| eprintln!("{what}"))).collect();
-    let report = Report { version: "0.1.0".into(), postgres: "PostgreSQL".into(), began: 0, runs };
+    let report = Report { version: "0.1.0".into(), postgres: "15".into(), began: 0, runs };
     println!("{}", print::table(&report));
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("drill-report");
     std::fs::create_dir_all(&directory).unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::drill::outcome::Report;
 use crate::drill::yours::{self, Deed, Dsn, Options, UserCommands, YoursError};
 use crate::net::http::HttpUrl;
 
@@ -40,9 +41,12 @@ fn node(text: &str) -> Result<(String, Dsn), String> {
 
 impl YoursArguments {
     /// `None` if it is not about a cluster of one's own. Without scenarios and without a command: a switchover.
-    pub(super) fn options(self, scenarios: &[String], seconds: Duration) -> Result<Option<Options>, String> {
+    pub(super) fn options(self, scenarios: &[String], all: bool, seconds: Duration) -> Result<Option<Options>, String> {
         let (Some(on), Some(dsn)) = (self.on, self.dsn) else { return Ok(None) };
-        let mut deeds = scenarios.iter().map(|name| name.parse()).collect::<Result<Vec<Deed>, String>>()?;
+        let mut deeds = match all {
+            true => Deed::ALL.into(),
+            false => scenarios.iter().map(|name| name.parse()).collect::<Result<Vec<Deed>, String>>()?,
+        };
         if self.breaks.is_some() {
             deeds.push(Deed::Break);
         }
@@ -55,13 +59,14 @@ impl YoursArguments {
     }
 }
 
-/// Plays it. Without consent the process ends with 2, as for anything else that was not said as it has to be.
-pub(super) fn play(options: &Options) -> Result<crate::drill::outcome::Report, String> {
-    yours::run(options).map_err(|error| match error {
-        YoursError::NoConsent(reason) => {
+/// Plays it. `None`: there was no consent; it has been said why.
+pub(super) fn play(options: &Options) -> Result<Option<Report>, String> {
+    match yours::run(options) {
+        Ok(report) => Ok(Some(report)),
+        Err(YoursError::NoConsent(reason)) => {
             eprintln!("pgbaton: {reason}");
-            std::process::exit(2);
+            Ok(None)
         }
-        YoursError::Failed(reason) => reason,
-    })
+        Err(YoursError::Failed(reason)) => Err(reason),
+    }
 }

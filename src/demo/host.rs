@@ -2,6 +2,7 @@
 //! server that the agent runs. It can be broken in the ways that hosts break.
 
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::processes::{send, server_of, tree};
-use crate::programs::ProgramError;
+use crate::programs::{Place, ProgramError};
 
 /// How long a service manager leaves an agent that has died alone.
 const RESTART: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub struct Host {
     pub directory: PathBuf,
     pub log: PathBuf,
     program: PathBuf,
+    /// `None`: this machine's loopback address.
+    place: Option<Place>,
     state: Mutex<State>,
 }
 
@@ -41,7 +44,13 @@ struct State {
 }
 
 impl Host {
-    pub(super) fn new(id: String, base: &Path, port: u16, agent_port: u16, program: PathBuf) -> Host {
+    pub(super) fn new(
+        id: String,
+        base: &Path,
+        (port, agent_port): (u16, u16),
+        program: PathBuf,
+        place: Option<Place>,
+    ) -> Host {
         Host {
             directory: base.join(&id),
             log: base.join("log").join(format!("{id}.log")),
@@ -49,8 +58,14 @@ impl Host {
             port,
             agent_port,
             program,
+            place,
             state: Mutex::default(),
         }
+    }
+
+    /// Where its server and its agent listen.
+    pub fn address(&self) -> IpAddr {
+        self.place.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |place| place.address)
     }
 
     pub fn data(&self) -> PathBuf {
@@ -71,7 +86,7 @@ impl Host {
     fn spawn(&self, state: &mut State) -> Result<(), ProgramError> {
         let io = |source| ProgramError::Io { what: format!("cannot start the agent of {}", self.id), source };
         let log = File::options().create(true).append(true).open(&self.log).map_err(io)?;
-        let mut command = Command::new(&self.program);
+        let mut command = program_at(self.place.as_ref(), &self.program);
         command.args(["agent", "-c"]).arg(self.directory.join("agent.toml")).current_dir(&self.directory);
         // A group of its own: a Ctrl-C at the terminal is for us.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -108,19 +123,19 @@ impl Host {
     }
 
     /// `kill -9` to the postmaster; its children notice, and so does the agent. The process id it had.
-    pub(super) fn kill_server(&self) -> Option<u32> {
+    pub fn kill_server(&self) -> Option<u32> {
         let pid = self.server_pid()?;
         send(pid, Signal::KILL);
         Some(pid)
     }
 
     /// As when the power fails: the agent and all of PostgreSQL at once. The host comes back after a second.
-    pub(super) fn kill_all(&self) {
+    pub fn kill_all(&self) {
         self.end_all(Signal::KILL, |_| ());
     }
 
     /// The agent and PostgreSQL end, and the host comes back with what `meanwhile` has made of its data.
-    pub(super) fn exchange_disk(&self, meanwhile: impl FnOnce(&Path)) {
+    pub fn exchange_disk(&self, meanwhile: impl FnOnce(&Path)) {
         // One that is killed leaves shared memory behind, which the next start finds by what is in the data directory.
         self.end_all(Signal::QUIT, meanwhile);
     }
@@ -148,7 +163,7 @@ impl Host {
     }
 
     /// Everything of this node stands still, as in a virtual machine that is paused, until [`Host::thaw`].
-    pub(super) fn freeze(&self) {
+    pub fn freeze(&self) {
         let mut state = self.state();
         let agent = state.agent.as_ref().map(Child::id);
         // Again until nothing new appears: a process may be forked while we stop its parent's neighbour.
@@ -165,7 +180,7 @@ impl Host {
         }
     }
 
-    pub(super) fn thaw(&self) {
+    pub fn thaw(&self) {
         for pid in std::mem::take(&mut self.state().frozen) {
             send(pid, Signal::CONT);
         }
@@ -218,7 +233,38 @@ impl Host {
         tree(self.server_pid()).into_iter().for_each(|pid| send(pid, Signal::KILL));
     }
 
+    /// The agent alone is killed; it comes back as when it dies by itself.
+    pub fn kill_agent(&self) {
+        let mut state = self.state();
+        if let Some(mut agent) = state.agent.take() {
+            send(agent.id(), Signal::KILL);
+            let _ = agent.wait();
+            state.due = Some(Instant::now() + RESTART);
+        }
+    }
+
+    /// As [`Host::kill_all`], until [`Host::switch_on`].
+    pub fn switch_off(&self) {
+        self.end_all(Signal::KILL, |_| ());
+        self.state().due = None;
+    }
+
+    pub fn switch_on(&self) {
+        let mut state = self.state();
+        if state.agent.is_none() && state.due.is_none() {
+            state.due = Some(Instant::now());
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A command for a program in that network; its process is the program's own.
+pub(super) fn program_at(place: Option<&Place>, program: &Path) -> Command {
+    let Some(place) = place else { return Command::new(program) };
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", place.namespace.display())).arg("--").arg(program);
+    command
 }

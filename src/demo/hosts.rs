@@ -14,12 +14,14 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::cluster::{make_directory, random_password};
 use super::host::Host;
 use super::node::free_ports;
 use super::sweeper::Sweeper;
 use super::{CONTROL_USER, ClusterError, DATABASE, PASSWORD, PgBin, USER};
-use crate::programs::{Cancel, ProgramError, RunAs, Runner, tail};
+use crate::programs::{Cancel, Place, ProgramError, RunAs, Runner, tail};
 use crate::types::Durability;
 
 /// How often it is looked whether an agent has died.
@@ -51,6 +53,10 @@ pub struct Plan {
     pub keep: bool,
     /// Lines below `[failover]` of pgbaton's configuration.
     pub failover: String,
+    /// The network of each node in order; those beyond it listen on this machine's loopback address.
+    pub places: Vec<Place>,
+    /// Lines below `[agent.postgres]` of every node.
+    pub postgres: String,
 }
 
 /// Dropping it stops every node and removes the directory (unless it is to be kept).
@@ -63,6 +69,7 @@ pub struct Hosts {
     bin: PgBin,
     run_as: Option<RunAs>,
     agent_token: String,
+    postgres: String,
     /// Looks after the agents until this is dropped.
     supervisor: Option<(Sender<()>, JoinHandle<()>)>,
     sweeper: Sweeper,
@@ -93,6 +100,7 @@ impl Hosts {
             bin,
             run_as,
             agent_token: random_password()?,
+            postgres: plan.postgres.clone(),
             supervisor: None,
             sweeper,
             directory,
@@ -100,7 +108,8 @@ impl Hosts {
         // From here on, dropping this cleans up.
         let ports = free_ports(2 * count)?;
         let host = |at: usize| {
-            Host::new(format!("n{}", at + 1), &hosts.directory, ports[2 * at], ports[2 * at + 1], program.clone())
+            let (id, ports, place) = (format!("n{}", at + 1), (ports[2 * at], ports[2 * at + 1]), plan.places.get(at));
+            Host::new(id, &hosts.directory, ports, program.clone(), place.cloned())
         };
         hosts.hosts = Arc::new((0..count).map(host).collect());
         hosts.write(plan)?;
@@ -126,6 +135,11 @@ impl Hosts {
     /// The user the servers run as, if it is not ourselves.
     pub fn run_as(&self) -> Option<&str> {
         self.run_as.as_ref().map(|user| user.name.as_str())
+    }
+
+    /// What agents, and pgbaton where it does not listen on a loopback address, want to be shown.
+    pub fn token(&self) -> &str {
+        &self.agent_token
     }
 
     pub fn is_kept(&self) -> bool {
@@ -225,14 +239,20 @@ impl Hosts {
             durability.as_str(),
             self.agent_token,
         );
+        if !admin.ip().is_loopback() && !plan.places.is_empty() {
+            let _ = writeln!(text, "token = \"{}\"", self.agent_token);
+        }
         if !failover.is_empty() {
             let _ = write!(text, "\n[failover]\n{failover}");
         }
         for host in self.all() {
             let _ = write!(
                 text,
-                "\n[[cluster.nodes]]\nid = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nagent = \"http://127.0.0.1:{}\"\n",
-                host.id, host.port, host.agent_port
+                "\n[[cluster.nodes]]\nid = \"{}\"\nhost = \"{address}\"\nport = {}\nagent = \"http://{address}:{}\"\n",
+                host.id,
+                host.port,
+                host.agent_port,
+                address = host.address(),
             );
         }
         text
@@ -240,14 +260,24 @@ impl Hosts {
 
     fn agent_config(&self, host: &Host, admin: SocketAddr) -> String {
         let path = |path: PathBuf| toml::Value::String(path.display().to_string());
+        // Its neighbours are let in where each has an address of its own.
+        let networks = match host.address() {
+            address if address.is_loopback() => String::new(),
+            // Never refused: it is no longer than an address.
+            address => {
+                IpNet::new(address, 24).map_or(String::new(), |net| format!("networks = [\"{}\"]\n", net.trunc()))
+            }
+        };
         format!(
-            "[agent]\nnode = \"{id}\"\nlisten = \"127.0.0.1:{agent_port}\"\ntoken = \"{token}\"\ndata_dir = {data}\n\
-             bin_dir = {bin}\nport = {port}\nlisten_addresses = \"127.0.0.1\"\nsocket_dir = {sockets}\n\
+            "[agent]\nnode = \"{id}\"\nlisten = \"{address}:{agent_port}\"\ntoken = \"{token}\"\ndata_dir = {data}\n\
+             bin_dir = {bin}\nport = {port}\nlisten_addresses = \"{address}\"\nsocket_dir = {sockets}\n\
              pgbatons = [\"http://{admin}\"]\ncontrol_user = \"{CONTROL_USER}\"\ncontrol_password_file = {control}\n\
-             superuser = \"{USER}\"\nsuperuser_password_file = {superuser}\ndatabase = \"{DATABASE}\"\nkeep = \"{KEEP}\"\n\n\
+             superuser = \"{USER}\"\nsuperuser_password_file = {superuser}\ndatabase = \"{DATABASE}\"\nkeep = \"{KEEP}\"\n{networks}\n\
              [agent.postgres]\nshared_buffers = \"32MB\"\nmax_wal_size = \"256MB\"\nmax_prepared_transactions = 20\n\
-             log_line_prefix = \"%m [%p] %q%u@%d %a \"\n",
+             log_line_prefix = \"%m [%p] %q%u@%d %a \"\n{postgres}",
             id = host.id,
+            address = host.address(),
+            postgres = self.postgres,
             agent_port = host.agent_port,
             token = self.agent_token,
             data = path(host.data()),

@@ -26,8 +26,9 @@ use crate::{app, telemetry};
 
 pub use chaos::Chaos;
 pub use cluster::{CONTROL_USER, Cluster, ClusterOptions};
-use hosts::{Hosts, Plan};
-pub use node::{Node, Shutdown};
+pub use host::Host;
+pub use hosts::{Hosts, Plan};
+pub use node::{Node, Shutdown, free_ports};
 pub use sweeper::Sweeper;
 
 /// How long everything may take to be up: on a busy machine three PostgreSQLs are not made at once.
@@ -115,7 +116,9 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let cancel = Cancel::default();
     cancel_on_signal(cancel.clone()).map_err(DemoError::Signals)?;
     let failover = chaos.as_ref().map_or(String::new(), |_| chaos::FAILOVER.to_owned());
-    let mut hosts = Hosts::prepare(&Plan { replicas, durability, listen, admin, directory, keep, failover })?;
+    let (places, postgres) = (Vec::new(), String::new());
+    let plan = Plan { replicas, durability, listen, admin, directory, keep, failover, places, postgres };
+    let mut hosts = Hosts::prepare(&plan)?;
     let directory = hosts.directory().to_path_buf();
     let keep = hosts.is_kept();
     let count = hosts.all().len();

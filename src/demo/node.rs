@@ -342,7 +342,7 @@ fn send(pid: u32, signal: Signal) {
 }
 
 /// So many different ones of which the same is true.
-pub(super) fn free_ports(count: usize) -> Result<Vec<u16>, ClusterError> {
+pub fn free_ports(count: usize) -> Result<Vec<u16>, ClusterError> {
     let mut ports = Vec::with_capacity(count);
     // Held until all are found, as one that is let go may be found again.
     let mut held = Vec::with_capacity(count);

@@ -32,12 +32,12 @@ is_server() {
 mine() {
     if [ -d /proc/self ]; then
         # One question for all: there may be hundreds of processes, and the machine may be busy.
-        for file in $(grep -l -s -F -- "$directory/n" /proc/[0-9]*/cmdline); do
+        for file in $(grep -l -s -F -e "$directory/n" -e "$directory/pgbaton" /proc/[0-9]*/cmdline); do
             file=${file#/proc/}
             echo "${file%/cmdline}"
         done
     else
-        ps -A -o pid=,command= | grep -F -- "$directory/n" | while read -r pid rest; do echo "$pid"; done
+        ps -A -o pid=,command= | grep -F -e "$directory/n" -e "$directory/pgbaton" | while read -r pid rest; do echo "$pid"; done
     fi
 }
 end_agents() {

@@ -40,9 +40,12 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// What [`Tables::parse`] reads the answer to.
+    pub const QUESTION: &str = "SELECT id FROM ledger; SELECT sum(balance) FROM accounts";
+
     /// `Err`: why they cannot be read.
     pub fn read(node: &impl Asked) -> Result<Tables, String> {
-        let text = node.ask("SELECT id FROM ledger; SELECT sum(balance) FROM accounts");
+        let text = node.ask(Tables::QUESTION);
         let text = text.ok_or_else(|| format!("{} does not answer", node.name()))?;
         Tables::parse(&text).ok_or_else(|| format!("{} says {text}", node.name()))
     }
@@ -53,7 +56,8 @@ impl Tables {
         Tables::parse(node.ask(sql)?.strip_prefix("f\n")?)
     }
 
-    fn parse(text: &str) -> Option<Tables> {
+    /// Values line by line.
+    pub fn parse(text: &str) -> Option<Tables> {
         let mut lines: Vec<&str> = text.lines().collect();
         let sum = lines.pop()?.parse().ok()?;
         let mut ids = BTreeMap::new();

@@ -18,13 +18,15 @@ use super::load::{CREW, Load, TABLES};
 use super::network::Network;
 use super::outcome::{End, Figures, Judged, Mark, MarkKind, Plan, Promise, Run};
 use super::reach::Reach;
+use super::wire::PATIENCE;
 use super::words::{counted, span};
 use crate::demo::{Cancel, Cluster, ClusterError, ClusterOptions, Node, Shutdown};
 
 /// Calm before the fault, for the eye to compare with.
 const BEFORE: Duration = Duration::from_secs(3);
-/// How long clients may take to be at work, and to write again after all was done that was to be done.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long clients may take to be at work, and to write again after all was done: longer than they wait for a server that says
+/// nothing.
+const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// After writes go on, until a node that was cut off or frozen comes back.
@@ -135,9 +137,18 @@ pub fn play(scenario: &str, plain: &Plain, tell: &dyn Fn(&str)) -> Run {
 fn whoever_acts(fault: Fault, plain: &Plain) -> String {
     let clients =
         "Clients have all three nodes in their connection string (target_session_attrs=read-write, connect_timeout=2)";
+    let hang = match fault {
+        Fault::FreezePrimary | Fault::HostGone | Fault::PartitionPrimary => {
+            format!(
+                " Nobody is told that the primary is gone: a client that waits for it gives up after {}.",
+                span(ms(PATIENCE))
+            )
+        }
+        _ => String::new(),
+    };
     match fault.needs_operator() {
         true => format!(
-            "{clients}; a stand-in for an operator or a script promotes n2 {} after the fault, and points n3 to it.",
+            "{clients}; a stand-in for an operator or a script promotes n2 {} after the fault, and points n3 to it.{hang}",
             span(ms(plain.operator_after))
         ),
         false if fault == Fault::Switchover => {

@@ -150,6 +150,10 @@ fn summary(report: &Report) -> String {
     if !skipped.is_empty() {
         parts.push(format!("{} skipped", skipped.len()));
     }
+    let compared = report.runs.len() - with.len();
+    if with.is_empty() && compared > 0 {
+        return format!("{} without pgbaton.", counted(compared as u64, "run"));
+    }
     if parts.is_empty() {
         parts.push("nothing was played".into());
     }

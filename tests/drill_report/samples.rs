@@ -7,7 +7,7 @@ use pgbaton::drill::outcome::{
 };
 
 pub fn report(runs: Vec<Run>) -> Report {
-    Report { version: "0.1.0".into(), postgres: "PostgreSQL 15.18".into(), began: 1_795_300_000_000, runs }
+    Report { version: "0.1.0".into(), postgres: "15.18".into(), began: 1_795_300_000_000, runs }
 }
 
 fn mark(at: u64, kind: MarkKind, text: &str) -> Mark {

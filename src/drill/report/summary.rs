@@ -53,7 +53,7 @@ pub fn summary(report: &Report, pairs: &[Pair<'_>], headline: &Headline, date: &
     let class = class(headline.result);
     let mut out = format!(
         "<header class=\"top {class}\">\n<p class=\"product\">pgbaton drill</p>\n<h1>{} {}</h1>\n<p class=\"lead\">{}</p>\n\
-         <p class=\"meta\">pgbaton {} · {} · {date} · {}</p>\n</header>\n",
+         <p class=\"meta\">pgbaton {} · PostgreSQL {} · {date} · {}</p>\n</header>\n",
         icon(headline.result),
         Text(&headline.title),
         Text(&headline.more),

@@ -79,8 +79,7 @@ pub fn run(options: &Options) -> Result<Report, YoursError> {
     demo::cancel_on_signal(cancel.clone()).map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut report =
         Report { version: env!("CARGO_PKG_VERSION").into(), postgres: String::new(), began: now(), runs: Vec::new() };
-    let postgres = ground::version(&options.dsn)?;
-    report.postgres = format!("PostgreSQL {postgres}");
+    report.postgres = ground::version(&options.dsn)?;
     for deed in &options.deeds {
         if cancel.check().is_err() {
             break;
