@@ -72,7 +72,7 @@ enum Verb {
     Demo(DemoArguments),
     /// Break a cluster under load, and judge what clients saw
     #[command(after_help = drill::HELP)]
-    Drill(drill::DrillArguments),
+    Drill(Box<drill::DrillArguments>),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = LIST_HELP)]
     List(ListArguments),
@@ -399,7 +399,7 @@ pub fn run() -> ExitCode {
 
 fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match verb {
-        Verb::Drill(arguments) => drill::drill(arguments),
+        Verb::Drill(arguments) => drill::drill(*arguments),
         verb => obey(verb).map(|()| ExitCode::SUCCESS),
     }
 }

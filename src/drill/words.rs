@@ -111,6 +111,7 @@ impl Result {
 pub fn span(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
+        1000..60_000 if ms % 1000 == 0 => format!("{} s", ms / 1000),
         1000..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         10_000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         _ => match (ms / 60_000, ms % 60_000 / 1000) {
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn times_are_said_in_few_digits() {
         let said = [0, 999, 1000, 1239, 10_449, 60_000, 125_999].map(span);
-        assert_eq!(said, ["0 ms", "999 ms", "1.00 s", "1.23 s", "10.4 s", "1 min", "2 min 5 s"]);
+        assert_eq!(said, ["0 ms", "999 ms", "1 s", "1.23 s", "10.4 s", "1 min", "2 min 5 s"]);
     }
 
     #[test]

@@ -290,7 +290,7 @@ freeze-primary                 quorum      FAIL       1.21 s       1.90 s     1.
     fresh reads: 12 reads showed less than their session knew: at 5.1 s session 3 knew 3000412 and saw 3000409 on n3
     nothing lost: 3 acknowledged writes are not there: 3000412, 5000398, 5000399
     one primary: n1 took 3 writes after n2 was the primary: 3000412 (at 10.031 s), 5000398 (at 10.032 s), 5000399 (at 10.034 s)
-partition-primary              quorum      STUCK           -            -     57.0 s         -       0        0     0        0      0
+partition-primary              quorum      STUCK           -            -       57 s         -       0        0     0        0      0
     came to no end: after 60 s n1 does not follow n2: rejoin: pg_rewind: could not connect to n2
 disk-full                      quorum      skipped
     only root can mount a small file system

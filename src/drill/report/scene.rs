@@ -291,7 +291,7 @@ fn codes(run: &Run, without: Option<&Run>) -> String {
 fn story(run: &Run) -> String {
     let origin = axis::origin(run);
     let mut out = String::from(
-        "<h3>What pgbaton did, and why</h3>\n<div class=\"wide\"><table class=\"story\"><thead><tr><th scope=\"col\">when</th><th scope=\"col\">epoch</th><th scope=\"col\">what</th><th scope=\"col\">why</th></tr></thead><tbody>\n",
+        "<h3>What pgbaton did, and why</h3>\n<div class=\"wide\"><table class=\"story\"><thead><tr><th scope=\"col\" class=\"n\">when</th><th scope=\"col\" class=\"n\">epoch</th><th scope=\"col\">what</th><th scope=\"col\">why</th></tr></thead><tbody>\n",
     );
     for Chapter { at, epoch, what, reason } in run.story.iter().take(CHAPTERS) {
         let when = at.map_or(String::new(), |at| {
