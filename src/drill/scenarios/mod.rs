@@ -22,6 +22,8 @@ pub struct Scenario {
     pub only: Option<Durability>,
     /// Why clients may lose their connections.
     pub drops: Option<&'static str>,
+    /// No client may be told of an error.
+    pub is_smooth: bool,
     /// Why there are two primaries, by intention.
     pub impostor: Option<&'static str>,
     pub play: fn(&mut Play) -> Step,
@@ -35,13 +37,14 @@ const ANY: Scenario = Scenario {
     needs_network: false,
     only: None,
     drops: None,
+    is_smooth: false,
     impostor: None,
     play: |_| Ok(()),
 };
 
 /// In the order in which they are listed and played.
 pub fn all() -> Vec<Scenario> {
-    let parts = [crash::all(), standbys::all(), network::all(), middle::all(), orders::all(), open::all()];
+    let parts = [crash::all(), standbys::all(), network::all(), middle::all(), open::all(), orders::all()];
     parts.into_iter().flatten().collect()
 }
 
