@@ -117,9 +117,13 @@ fn the_list_says_what_each_does() {
     let output = drill(ground.path(), &["--list"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let list = text(&output.stdout);
+    assert_eq!(list, scenarios::all().iter().map(|scenario| scenario.description()).collect::<String>());
     for scenario in scenarios::all() {
-        let line = list.lines().find(|line| line.split(' ').next() == Some(scenario.name)).unwrap_or_default();
-        assert!(line.contains(scenario.does) && line.contains(scenario.expects), "{}:\n{list}", scenario.name);
+        assert!(
+            list.contains(&format!("    {}\n    expected: {}\n", scenario.does, scenario.expects)),
+            "{}",
+            scenario.name
+        );
     }
 }
 

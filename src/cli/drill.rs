@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{durability, print_aligned};
+use super::durability;
 use crate::drill::scenarios::{self, Scenario};
 use crate::drill::{self, outcome};
 use crate::types::Durability;
@@ -97,12 +97,10 @@ fn find(name: &str) -> Result<Scenario, ExitCode> {
 }
 
 fn print_list() {
-    let mut rows = vec![vec!["scenario".to_owned(), "what it does".into(), "what is expected".into()]];
-    for Scenario { name, does, expects, needs_network, .. } in scenarios::all() {
-        let root = if needs_network { " (root)" } else { "" };
-        rows.push(vec![format!("{name}{root}"), does.into(), expects.into()]);
-    }
-    print_aligned(rows);
+    use std::io::Write as _;
+    let list: String = scenarios::all().iter().map(Scenario::description).collect();
+    // Whoever reads may have seen enough (`| head`).
+    let _ = std::io::stdout().lock().write_all(list.as_bytes());
 }
 
 /// Until there is `drill::print::table` and `drill::report::html`.

@@ -29,6 +29,21 @@ pub struct Scenario {
     pub play: fn(&mut Play) -> Step,
 }
 
+impl Scenario {
+    /// What it takes, in brackets.
+    fn takes(&self) -> String {
+        let network = if self.needs_network { " (root)" } else { "" };
+        let only = self.only.map(|only| format!(" ({} only)", only.as_str())).unwrap_or_default();
+        format!("{network}{only}")
+    }
+
+    /// For `--list`.
+    pub fn description(&self) -> String {
+        let Scenario { name, does, expects, .. } = self;
+        format!("{name}{}\n    {does}\n    expected: {expects}\n", self.takes())
+    }
+}
+
 /// What most of them are.
 const ANY: Scenario = Scenario {
     name: "",
@@ -74,10 +89,9 @@ fn distance(one: &str, other: &str) -> usize {
 /// Part of `docs/drill.md`.
 pub fn reference() -> String {
     let mut page = String::from("| scenario | what it does | what is expected |\n|---|---|---|\n");
-    for Scenario { name, does, expects, needs_network, only, .. } in all() {
-        let network = if needs_network { " *(root)*" } else { "" };
-        let only = only.map(|only| format!(" *({} only)*", only.as_str())).unwrap_or_default();
-        page.push_str(&format!("| `{name}`{network}{only} | {does} | {expects} |\n"));
+    for scenario in all() {
+        let Scenario { name, does, expects, .. } = scenario;
+        page.push_str(&format!("| `{name}`{} | {does} | {expects} |\n", scenario.takes()));
     }
     page
 }
