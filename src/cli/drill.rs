@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::durability;
 use super::yours::{self, YoursArguments};
-use super::{durability, print_aligned};
 use crate::drill::outcome::Report;
 use crate::drill::scenarios::{self, Scenario};
-use crate::drill::yours::{Deed, UserCommands};
 use crate::drill::{self, compare, print, report};
 use crate::types::Durability;
 
@@ -24,6 +23,8 @@ Without a name: kill-primary, freeze-primary, kill-replica, switchover.
 With --compare the same is then done to three servers without pgbaton, whose clients have all of them in their connection string.
 
 With --on it is done to a cluster that you have, by its pgbaton: what will be done is shown, and the cluster's name asked for as consent.
+There it is one or more of switchover, switchover-with-long-transaction, failover-by-order, restart-standbys, rolling-restart,
+terminate-backends, pause-and-resume (--all: all of them), or a command of your own.
 
 Exit codes: 0 every promise was kept, 1 one was broken or a scenario came to no end, 2 usage, or no consent. What breaks without
 pgbaton is no failure.
@@ -156,14 +157,8 @@ fn find(name: &str) -> Result<Scenario, ExitCode> {
 }
 
 fn print_list() {
-    let mut rows = vec![vec!["scenario".to_owned(), "what it does".into(), "what is expected".into()]];
-    for Scenario { name, does, expects, needs_network, .. } in scenarios::all() {
-        let root = if needs_network { " (root)" } else { "" };
-        rows.push(vec![format!("{name}{root}"), does.into(), expects.into()]);
-    }
-    rows.extend([vec![], vec!["with --on, on a cluster that you have".into()]]);
-    rows.extend(
-        Deed::ALL.map(|deed| vec![deed.name().into(), deed.does(&UserCommands::default()), deed.expects().into()]),
-    );
-    print_aligned(rows);
+    use std::io::Write as _;
+    let list: String = scenarios::all().iter().map(Scenario::description).collect();
+    // Whoever reads may have seen enough (`| head`).
+    let _ = std::io::stdout().lock().write_all(list.as_bytes());
 }

@@ -111,7 +111,7 @@ impl Result {
 pub fn span(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
-        1000..60_000 if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        1000..60_000 if ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
         1000..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         10_000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         _ => match (ms / 60_000, ms % 60_000 / 1000) {

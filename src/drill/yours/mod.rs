@@ -216,7 +216,7 @@ impl Scene<'_> {
             (self.tell)("waiting until the cluster is as it was");
             self.wait(WHOLE, LOOK_AT_CLUSTER, "the cluster is as it was", || {
                 // One that cannot be asked for a moment is not as it was.
-                let missing = self.admin.cluster().map_or_else(|reason| Some(reason), |now| self.before.missing(&now));
+                let missing = self.admin.cluster().map_or_else(Some, |now| self.before.missing(&now));
                 missing.map_or(Ok(true), Err)
             })
             .map_err(during)?;
