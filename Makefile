@@ -16,7 +16,7 @@ FIRST ?= 0
 # and without the minutes that link-time optimisation takes.
 export PGBATON_BIN = $(CURDIR)/target/debug/pgbaton
 
-.PHONY: help demo test failover lint drivers conformance docker docker-app images bench fuzz sim release
+.PHONY: help demo test failover drill-planted lint drivers conformance docker docker-app images bench fuzz sim release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ failover: ## every fault on real servers, under load, and the table of what came
 	@./setup.sh test
 	$(CARGO) test --test failover -- --include-ignored
 	@cat target/tmp/failover.md
+
+drill-planted: ## proof that a drill finds what is wrong: three faults planted in copies of the source (some minutes)
+	@./setup.sh test
+	@tests/drill/planted
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check

@@ -17,6 +17,7 @@ mod serving;
 mod setup;
 mod shell;
 mod watching;
+mod yours;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ Examples:
   pgbaton config check -c pgbaton.toml  what is wrong with a configuration, line by line
   pgbaton serve -c pgbaton.toml         run the proxy
   pgbaton agent -c agent.toml           look after one PostgreSQL
+  pgbaton drill --all                   break such a cluster in every way there is, and judge what clients saw
   pgbaton list --watch                  what a running one makes of its nodes, again and again
   pgbaton doctor                        what would make a failover fail, and how to mend it
   pgbaton switchover --to n2            exchange the primary, without a client noticing more than a short wait
@@ -78,9 +80,9 @@ enum Verb {
     /// Start a whole cluster on this machine, with the proxy in front, until Ctrl-C
     #[command(after_help = demo::DEMO_HELP)]
     Demo(demo::DemoArguments),
-    /// Break a throw-away cluster under load, and judge what clients saw
+    /// Break a cluster under load, and judge what clients saw
     #[command(after_help = drill::HELP)]
-    Drill(drill::DrillArguments),
+    Drill(Box<drill::DrillArguments>),
     /// The nodes: role, state, position, lag, whether they serve reads, what their agents do or complain of
     #[command(after_help = list::LIST_HELP)]
     List(list::ListArguments),
@@ -191,7 +193,7 @@ fn execute(verb: Verb) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let done = match verb {
         // They have exit codes of their own.
         Verb::Doctor(arguments) => return doctor::doctor(&arguments),
-        Verb::Drill(arguments) => return drill::drill(arguments),
+        Verb::Drill(arguments) => return drill::drill(*arguments),
         Verb::Serve(arguments) => serving::serve(arguments),
         Verb::Agent(arguments) => serving::look_after(arguments),
         Verb::Demo(arguments) => demo::run(arguments),

@@ -359,7 +359,8 @@ fn pins(client: &Client) -> Option<String> {
 }
 
 pub fn clients(shared: &Shared) -> Table {
-    let columns: Vec<_> = CONNECTION.into_iter().chain([N("id"), T("node"), N("xact_count"), T("pinned"), T("read_only")]).collect();
+    let columns: Vec<_> =
+        CONNECTION.into_iter().chain([N("id"), T("node"), N("xact_count"), T("pinned"), T("read_only")]).collect();
     Table::of(&columns, shared.clients.all().iter().map(|client| client_row(client)).collect())
 }
 

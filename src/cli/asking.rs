@@ -60,7 +60,7 @@ impl Failed {
 }
 
 /// What a running pgbaton wants to be shown, from the environment.
-fn token() -> Result<Option<String>, String> {
+pub(super) fn token() -> Result<Option<String>, String> {
     if let Ok(token) = std::env::var("PGBATON_TOKEN") {
         return Ok(Some(token));
     }

@@ -1,14 +1,16 @@
 //! `pgbaton drill`: which scenarios, and where the report goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::demo::durability;
-use super::printing::aligned;
+use super::yours::{self, YoursArguments};
+use crate::drill::outcome::Report;
 use crate::drill::scenarios::{self, Scenario};
-use crate::drill::{self, outcome};
+use crate::drill::{self, compare, print, report};
 use crate::types::Durability;
 
 pub(super) const HELP: &str = "\
@@ -18,13 +20,24 @@ they are told. Then something is broken, and what they were told is compared wit
 As root on Linux every node has a network of its own, whose cables can be cut; without, the scenarios that need it are skipped.
 Without a name: kill-primary, freeze-primary, kill-replica, switchover.
 
-Exit codes: 0 every promise was kept, 1 one was broken or a scenario came to no end, 2 usage.
+With --compare the same is then done to three servers without pgbaton, whose clients have all of them in their connection string.
+
+With --on it is done to a cluster that you have, by its pgbaton: what will be done is shown, and the cluster's name asked for as consent.
+There it is one or more of switchover, switchover-with-long-transaction, failover-by-order, restart-standbys, rolling-restart,
+terminate-backends, pause-and-resume (--all: all of them), or a command of your own.
+
+Exit codes: 0 every promise was kept, 1 one was broken or a scenario came to no end, 2 usage, or no consent. What breaks without
+pgbaton is no failure.
 
 Examples:
   pgbaton drill kill-primary partition-primary
   pgbaton drill --list
   pgbaton drill --all --durability async --report drill.html
-  pgbaton drill --all --json | jq '.runs[] | {scenario, figures}'";
+  pgbaton drill --all --json | jq '.runs[] | {scenario, figures}'
+  pgbaton drill --compare --report drill.html kill-primary
+  pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=app dbname=app' switchover
+  pgbaton drill --on http://127.0.0.1:6433 --dsn 'host=127.0.0.1 port=6432 user=app dbname=app' \\
+      --break 'docker compose kill node1' --mend 'docker compose start node1'";
 
 #[derive(Debug, Args)]
 pub(super) struct DrillArguments {
@@ -52,13 +65,48 @@ pub(super) struct DrillArguments {
     /// Keep the logs of scenarios that went wrong there
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Also without pgbaton, to compare with
+    #[arg(long, conflicts_with = "on")]
+    compare: bool,
+    /// Without pgbaton: how long after the fault somebody promotes a standby
+    #[arg(long, value_name = "S", default_value_t = compare::Plain::OPERATOR_AFTER.as_secs(), requires = "compare")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=3600))]
+    operator_after: u64,
+    #[command(flatten)]
+    yours: YoursArguments,
 }
 
 pub(super) fn drill(arguments: DrillArguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let DrillArguments { scenarios, list, all, durability, seconds, report, json, keep } = arguments;
+    let DrillArguments {
+        scenarios,
+        list,
+        all,
+        durability,
+        seconds,
+        report: page,
+        json,
+        keep,
+        compare,
+        operator_after,
+        yours,
+    } = arguments;
     if list {
         print_list();
         return Ok(ExitCode::SUCCESS);
+    }
+    match yours.options(&scenarios, all, Duration::from_secs(seconds)) {
+        Ok(None) => {}
+        Ok(Some(options)) => {
+            check_page(page.as_deref())?;
+            return match yours::play(&options)? {
+                Some(found) => publish(&found, page.as_deref(), json),
+                None => Ok(ExitCode::from(2)),
+            };
+        }
+        Err(reason) => {
+            eprintln!("pgbaton: {reason}");
+            return Ok(ExitCode::from(2));
+        }
     }
     let names = match scenarios.is_empty() {
         true => drill::TOUR.map(str::to_owned).into(),
@@ -72,18 +120,29 @@ pub(super) fn drill(arguments: DrillArguments) -> Result<ExitCode, Box<dyn std::
         Ok(scenarios) => scenarios,
         Err(usage) => return Ok(usage),
     };
-    // A file that cannot be written is better known before half an hour of work.
-    if let Some(file) = &report {
-        std::fs::write(file, "").map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    check_page(page.as_deref())?;
+    let operator_after = compare.then_some(Duration::from_secs(operator_after));
+    let found = drill::run(drill::Options { scenarios, durability, seconds, keep, operator_after })?;
+    publish(&found, page.as_deref(), json)
+}
+
+/// A file that cannot be written is better known before half an hour of work.
+fn check_page(page: Option<&Path>) -> Result<(), String> {
+    match page {
+        Some(file) => std::fs::write(file, "").map_err(|error| format!("cannot write {}: {error}", file.display())),
+        None => Ok(()),
     }
-    let found = drill::run(drill::Options { scenarios, durability, seconds, keep })?;
-    if let Some(file) = &report {
-        let page = stand_in::html(&found);
+}
+
+/// The table or JSON on standard output, the page where it is wanted, and how the process ends.
+fn publish(found: &Report, page: Option<&Path>, json: bool) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if let Some(file) = page {
+        let page = report::html(found);
         std::fs::write(file, page).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&found)?),
-        false => print!("{}", stand_in::table(&found)),
+        true => println!("{}", serde_json::to_string_pretty(found)?),
+        false => print!("{}", print::table(found)),
     }
     Ok(if found.is_bad() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -98,60 +157,8 @@ fn find(name: &str) -> Result<Scenario, ExitCode> {
 }
 
 fn print_list() {
-    let mut rows = vec![vec!["scenario".to_owned(), "what it does".into(), "what is expected".into()]];
-    for Scenario { name, does, expects, needs_network, .. } in scenarios::all() {
-        let root = if needs_network { " (root)" } else { "" };
-        rows.push(vec![format!("{name}{root}"), does.into(), expects.into()]);
-    }
-    print!("{}", aligned(&rows));
-}
-
-/// Until there is `drill::print::table` and `drill::report::html`.
-mod stand_in {
-    use super::outcome::{End, Report, Verdict};
-
-    pub fn table(report: &Report) -> String {
-        let ms = |value: Option<u64>| value.map_or("-".into(), |value| format!("{value} ms"));
-        let mut text = String::new();
-        for run in &report.runs {
-            let figures = &run.figures;
-            let bad: Vec<String> = run
-                .promises
-                .iter()
-                .filter(|judged| judged.verdict == Verdict::Fail)
-                .map(|judged| format!("{:?}: {}", judged.promise, judged.why))
-                .collect();
-            let verdict = match &run.end {
-                End::Skipped { reason } => format!("skipped: {reason}"),
-                End::Stuck { reason } => format!("stuck: {reason}"),
-                End::Played if bad.is_empty() => "kept".into(),
-                End::Played => format!("broken: {}", bad.join("; ")),
-            };
-            text += &format!(
-                "{:<34} {:<7} detect {:<8} first write {:<9} gap {:<9} reads {:<8} ok {:<6} failed {:?} other {:?} dropped {} lost {} unknown {} stale {} wrong {}  {verdict}\n",
-                run.scenario,
-                run.durability,
-                ms(figures.detection),
-                ms(figures.first_write),
-                ms(figures.write_gap),
-                ms(figures.read_gap),
-                figures.acknowledged,
-                figures.failed,
-                figures.other_errors,
-                figures.dropped,
-                figures.lost,
-                figures.unknown,
-                figures.stale,
-                figures.wrong
-            );
-        }
-        text
-    }
-
-    pub fn html(report: &Report) -> String {
-        format!(
-            "<!doctype html><meta charset=\"utf-8\"><title>pgbaton drill</title><pre>{}</pre>\n",
-            table(report).replace('&', "&amp;").replace('<', "&lt;")
-        )
-    }
+    use std::io::Write as _;
+    let list: String = scenarios::all().iter().map(Scenario::description).collect();
+    // Whoever reads may have seen enough (`| head`).
+    let _ = std::io::stdout().lock().write_all(list.as_bytes());
 }

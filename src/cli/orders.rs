@@ -95,7 +95,7 @@ pub(super) struct MaintenanceArguments {
 }
 
 /// A node's name, as far as one can be told from the outside.
-fn node_name(text: &str) -> Result<String, String> {
+pub(super) fn node_name(text: &str) -> Result<String, String> {
     match is_label(text) && !text.is_empty() {
         true => Ok(text.to_owned()),
         false => Err("a node's name is up to 63 letters, digits, \"_\", \"-\" or \".\"".into()),

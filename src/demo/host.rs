@@ -158,6 +158,7 @@ impl Host {
         }
         self.kill_servers();
         self.wait_for_server(Duration::from_secs(5));
+        state.frozen.clear();
         meanwhile(&self.data());
         state.due = Some(Instant::now() + RESTART);
     }

@@ -13,11 +13,15 @@ const GONE: Duration = Duration::from_secs(30);
 /// SIGKILL to a process and all its descendants at once: nothing notices the death of another, nothing says goodbye. Waits
 /// until they are gone.
 pub fn kill_all(root: u32) {
-    let all = freeze_all(root);
-    for pid in &all {
+    kill_these(&freeze_all(root));
+}
+
+/// Of processes that stand still.
+pub fn kill_these(all: &BTreeSet<u32>) {
+    for pid in all {
         send(*pid, Signal::KILL);
     }
-    wait_for_end(&all);
+    wait_for_end(all);
 }
 
 /// SIGKILL to a postmaster alone; its children notice and end, each in its own time.

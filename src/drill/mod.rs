@@ -2,26 +2,33 @@
 //!
 //! Clients ([`load`], [`clients`]) write down what they did and were told; the judge ([`checker`]) compares that with what each node
 //! holds, and asks nobody else. A scenario ([`scenarios`]) is played ([`play`]) on a throw-away cluster ([`stage`]), which is used for
-//! the next one if it is whole afterwards; what came of it is data ([`outcome`]), and nothing else is printed from.
+//! the next one if it is whole afterwards; what came of it is data ([`outcome`]), and nothing else is printed from ([`mod@print`],
+//! [`report`]). The same can be played without pgbaton ([`compare`]), and some of it on a cluster that somebody has ([`yours`]).
 
 pub mod baton;
 pub mod checker;
 pub mod clients;
+pub mod compare;
 pub mod faults;
 pub mod figures;
+pub mod findings;
 pub mod load;
 pub mod network;
 pub mod outcome;
 mod play;
+pub mod print;
 pub mod reach;
+pub mod report;
 pub mod scenarios;
 mod stage;
 mod verdict;
 mod watch;
 pub mod wire;
+pub mod words;
+pub mod yours;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::demo::{self, Cancel, PgBin};
 use crate::programs::ProgramError;
@@ -43,6 +50,8 @@ pub struct Options {
     pub seconds: u64,
     /// Where the logs of a run that went wrong are kept.
     pub keep: Option<PathBuf>,
+    /// Each is played without pgbaton too, where a standby is promoted by hand so long after the fault.
+    pub operator_after: Option<Duration>,
 }
 
 /// Why there was no drill.
@@ -89,7 +98,15 @@ pub fn run(options: Options) -> Result<Report, DrillError> {
             Err(error) => nothing(scenario, options.durability, End::Stuck { reason: error.to_string() }),
         };
         say(scenario.name, None, &last_words(&run));
+        let is_played = !matches!(run.end, End::Skipped { .. });
         report.runs.push(run);
+        if let Some(operator_after) = options.operator_after.filter(|_| is_played && cancel.check().is_ok()) {
+            let seconds = Duration::from_secs(options.seconds);
+            let plain = compare::Plain { operator_after, seconds, cancel: cancel.clone() };
+            let run = compare::play(scenario.name, &plain, &|what| say(scenario.name, None, what));
+            say(scenario.name, None, &last_words(&run));
+            report.runs.push(run);
+        }
     }
     Ok(report)
 }

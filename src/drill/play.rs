@@ -318,12 +318,24 @@ impl<'s> Play<'s> {
         Ok(after)
     }
 
+    /// A host stands still, its agent too.
+    pub fn freeze(&mut self, id: &str) {
+        self.host(id).freeze();
+        self.fault(format!("{id} stands still"));
+    }
+
+    /// A host goes down at once, with all that runs on it, and comes back when it is told to.
+    pub fn switch_off(&mut self, id: &str) {
+        self.freeze(id);
+        self.host(id).switch_off();
+    }
+
     /// SIGKILL to all of a server at once.
     pub fn kill_server(&mut self, id: &str) {
+        // From the moment on in which it answers nobody.
+        let frozen = self.host(id).server_pid().map(faults::freeze_all).unwrap_or_default();
         self.fault(format!("kill -9 of {id}'s PostgreSQL, all of it"));
-        if let Some(pid) = self.host(id).server_pid() {
-            faults::kill_all(pid);
-        }
+        faults::kill_these(&frozen);
     }
 }
 

@@ -19,12 +19,14 @@ pub struct Account {
     pub user: String,
     pub password: String,
     pub database: String,
+    /// Said at every login: `search_path`, `application_name`.
+    pub parameters: Vec<(String, String)>,
 }
 
 impl Default for Account {
     /// Of a throw-away cluster.
     fn default() -> Self {
-        Account { user: USER.into(), password: PASSWORD.into(), database: DATABASE.into() }
+        Account { user: USER.into(), password: PASSWORD.into(), database: DATABASE.into(), parameters: Vec::new() }
     }
 }
 
@@ -64,7 +66,8 @@ impl Reach {
 
 impl Account {
     fn login(&self, address: SocketAddr) -> Login {
-        Login::at(address).user(&self.user, &self.password).database(&self.database)
+        let login = Login::at(address).user(&self.user, &self.password).database(&self.database);
+        self.parameters.iter().fold(login, |login, (name, value)| login.with(name, value))
     }
 }
 

@@ -68,6 +68,11 @@ pub fn promises(
     };
     let found = judge(log, tables);
     let figures = complete(figures(log, &found, *fault), played, &entries);
+    let mut surprises = surprises.clone();
+    if scenario.is_smooth && (figures.unknown > 0 || !figures.failed.is_empty() || !figures.other_errors.is_empty()) {
+        let Figures { failed, other_errors, unknown, .. } = &figures;
+        surprises.push(format!("clients were told of errors: {failed:?}, {other_errors:?}, {unknown} unknown"));
+    }
     let mut zombie_writes = Vec::new();
     for zombie in zombies {
         let next =
@@ -97,7 +102,7 @@ pub fn promises(
         one_primary,
         connected,
         judged(Promise::HonestAnswers, &dishonest(&found, log)),
-        as_expected(surprises, outcome),
+        as_expected(&surprises, outcome),
     ];
     (promises, figures)
 }

@@ -1,6 +1,6 @@
 """Clients that write down what they sent and what they were told, and the judge of it, who asks only the servers.
 
-The rules are those of tests/failover/checker.rs: what was acknowledged is there once, what failed is not there, nothing is there
+The rules are those of src/drill/checker.rs: what was acknowledged is there once, what failed is not there, nothing is there
 that nobody sent; of what is unknown, either may be true.
 """
 

@@ -96,6 +96,7 @@ pub fn all() -> Vec<Scenario> {
             name: "max-connections",
             does: "somebody takes every connection of the primary that is left, the reserved ones too, for five seconds",
             expects: "it looks dead and is not: no failover, clients go on over the connections there are",
+            is_smooth: true,
             play: max_connections,
             ..ANY
         },
@@ -129,6 +130,7 @@ fn kill_backend(play: &mut Play) -> Step {
 
 fn power_failure(play: &mut Play) -> Step {
     let old = play.primary();
+    play.freeze(&old);
     play.fault(format!("kill -9 of {old}'s PostgreSQL and agent"));
     play.host(&old).kill_all();
     play.another_primary(&old).map(drop)
@@ -137,8 +139,8 @@ fn power_failure(play: &mut Play) -> Step {
 fn host_gone(play: &mut Play) -> Step {
     let old = play.primary();
     let network = play.network()?;
-    play.fault(format!("{old} is cut off and switched off"));
     network.isolate(&old);
+    play.fault(format!("{old} is cut off, and then switched off"));
     play.host(&old).switch_off();
     play.another_primary(&old)?;
     play.live_on()?;
@@ -150,8 +152,7 @@ fn host_gone(play: &mut Play) -> Step {
 
 fn freeze_primary(play: &mut Play) -> Step {
     let old = play.primary();
-    play.fault(format!("{old} stands still"));
-    play.host(&old).freeze();
+    play.freeze(&old);
     play.another_primary(&old)?;
     play.pause(Duration::from_secs(2))?;
     play.mended(format!("{old} goes on"));
@@ -161,8 +162,7 @@ fn freeze_primary(play: &mut Play) -> Step {
 
 fn freeze_primary_briefly(play: &mut Play) -> Step {
     let old = play.primary();
-    play.fault(format!("{old} stands still"));
-    play.host(&old).freeze();
+    play.freeze(&old);
     play.pause(Duration::from_millis(500))?;
     play.mended(format!("{old} goes on"));
     play.host(&old).thaw();

@@ -22,9 +22,26 @@ pub struct Scenario {
     pub only: Option<Durability>,
     /// Why clients may lose their connections.
     pub drops: Option<&'static str>,
+    /// No client may be told of an error.
+    pub is_smooth: bool,
     /// Why there are two primaries, by intention.
     pub impostor: Option<&'static str>,
     pub play: fn(&mut Play) -> Step,
+}
+
+impl Scenario {
+    /// What it takes, in brackets.
+    fn takes(&self) -> String {
+        let network = if self.needs_network { " (root)" } else { "" };
+        let only = self.only.map(|only| format!(" ({} only)", only.as_str())).unwrap_or_default();
+        format!("{network}{only}")
+    }
+
+    /// For `--list`.
+    pub fn description(&self) -> String {
+        let Scenario { name, does, expects, .. } = self;
+        format!("{name}{}\n    {does}\n    expected: {expects}\n", self.takes())
+    }
 }
 
 /// What most of them are.
@@ -35,13 +52,14 @@ const ANY: Scenario = Scenario {
     needs_network: false,
     only: None,
     drops: None,
+    is_smooth: false,
     impostor: None,
     play: |_| Ok(()),
 };
 
 /// In the order in which they are listed and played.
 pub fn all() -> Vec<Scenario> {
-    let parts = [crash::all(), standbys::all(), network::all(), middle::all(), orders::all(), open::all()];
+    let parts = [crash::all(), standbys::all(), network::all(), middle::all(), open::all(), orders::all()];
     parts.into_iter().flatten().collect()
 }
 
@@ -71,10 +89,9 @@ fn distance(one: &str, other: &str) -> usize {
 /// Part of `docs/drill.md`.
 pub fn reference() -> String {
     let mut page = String::from("| scenario | what it does | what is expected |\n|---|---|---|\n");
-    for Scenario { name, does, expects, needs_network, only, .. } in all() {
-        let network = if needs_network { " *(root)*" } else { "" };
-        let only = only.map(|only| format!(" *({} only)*", only.as_str())).unwrap_or_default();
-        page.push_str(&format!("| `{name}`{network}{only} | {does} | {expects} |\n"));
+    for scenario in all() {
+        let Scenario { name, does, expects, .. } = scenario;
+        page.push_str(&format!("| `{name}`{} | {does} | {expects} |\n", scenario.takes()));
     }
     page
 }

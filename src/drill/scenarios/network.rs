@@ -50,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
             name: "partition-replica",
             does: "a standby is cut off from everybody for five seconds",
             expects: "nobody waits for it for long; no failover",
+            is_smooth: true,
             play: partition_replica,
             ..CUT
         },
@@ -58,8 +59,8 @@ pub fn all() -> Vec<Scenario> {
 
 fn partition_primary(play: &mut Play) -> Step {
     let (old, network) = (play.primary(), play.network()?);
-    play.fault(format!("{old} is cut off from everybody"));
     network.isolate(&old);
+    play.fault(format!("{old} is cut off from everybody"));
     play.another_primary(&old)?;
     play.pause(Duration::from_secs(2))?;
     play.mended(format!("{old} is reached again"));
@@ -69,8 +70,8 @@ fn partition_primary(play: &mut Play) -> Step {
 
 fn heals_in_the_middle(play: &mut Play) -> Step {
     let (old, network) = (play.primary(), play.network()?);
-    play.fault(format!("{old} is cut off from everybody"));
     network.isolate(&old);
+    play.fault(format!("{old} is cut off from everybody"));
     play.until("a failover has begun", || play.stage.record().epoch > play.first.epoch)?;
     network.heal();
     play.mended(format!(
@@ -122,8 +123,8 @@ fn one_way_loss(play: &mut Play) -> Step {
 
 fn partition_replica(play: &mut Play) -> Step {
     let (standby, network) = (play.standby()?, play.network()?);
-    play.fault(format!("{standby} is cut off from everybody"));
     network.isolate(&standby);
+    play.fault(format!("{standby} is cut off from everybody"));
     play.writes()?;
     play.reads()?;
     play.pause(Duration::from_secs(5))?;

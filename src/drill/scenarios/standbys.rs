@@ -15,6 +15,7 @@ pub fn all() -> Vec<Scenario> {
             name: "kill-replica",
             does: "kill -9 of a standby's PostgreSQL",
             expects: "reads and writes go on with the others; no failover",
+            is_smooth: true,
             play: kill_replica,
             ..ANY
         },
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
             name: "freeze-replica",
             does: "SIGSTOP to a standby's PostgreSQL and agent for five seconds: its connections stay open",
             expects: "nobody waits for it for long; no failover",
+            is_smooth: true,
             play: freeze_replica,
             ..ANY
         },
@@ -36,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
             name: "frozen-receiver",
             does: "SIGSTOP to the process that receives WAL on a standby, for five seconds; the standby answers all the same",
             expects: "what it shows is not taken for fresh; no failover",
+            is_smooth: true,
             play: frozen_receiver,
             ..ANY
         },
@@ -43,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
             name: "replay-paused",
             does: "a standby receives but does not replay, for five seconds",
             expects: "nobody reads there what is older than what they have seen; no failover",
+            is_smooth: true,
             play: replay_paused,
             ..ANY
         },
@@ -54,9 +58,17 @@ pub fn all() -> Vec<Scenario> {
             ..ANY
         },
         Scenario {
+            name: "failover-with-lagging-standby",
+            does: "one standby has received nothing for a moment, and the primary is killed",
+            expects: "the other standby takes over, with all that was acknowledged",
+            play: failover_with_lagging_standby,
+            ..ANY
+        },
+        Scenario {
             name: "replica-new-disk",
             does: "a standby comes back with an empty disk",
             expects: "it is made anew by a copy of everything; no failover",
+            is_smooth: true,
             play: replica_new_disk,
             ..ANY
         },
@@ -64,6 +76,7 @@ pub fn all() -> Vec<Scenario> {
             name: "maintenance",
             does: "a standby is taken out of use by an operator for three seconds, and put back",
             expects: "nobody notices",
+            is_smooth: true,
             play: maintenance,
             ..ANY
         },
@@ -81,10 +94,10 @@ fn kill_replica(play: &mut Play) -> Step {
 
 fn all_replicas(play: &mut Play) -> Step {
     let standbys = play.standbys();
-    play.fault(format!("{} are switched off", standbys.join(" and ")));
     for standby in &standbys {
-        play.host(standby).switch_off();
+        play.switch_off(standby);
     }
+    play.seen(format!("{} are switched off", standbys.join(" and ")));
     play.writes()?;
     play.reads()?;
     play.live_on()?;
@@ -98,8 +111,7 @@ fn all_replicas(play: &mut Play) -> Step {
 
 fn freeze_replica(play: &mut Play) -> Step {
     let standby = play.standby()?;
-    play.fault(format!("{standby} stands still"));
-    play.host(&standby).freeze();
+    play.freeze(&standby);
     play.writes()?;
     play.reads()?;
     play.pause(Duration::from_secs(5))?;
@@ -112,8 +124,7 @@ fn freeze_replica(play: &mut Play) -> Step {
 
 fn frozen_receiver(play: &mut Play) -> Step {
     let standby = play.standby()?;
-    let pid = play.ask(&standby, "SELECT pid FROM pg_stat_wal_receiver")?;
-    let pid = pid.parse().map_err(|_| Trouble::Stuck(format!("{standby} receives nothing")))?;
+    let pid = receiver(play, &standby)?;
     play.fault(format!("{standby} receives nothing"));
     faults::send(pid, Signal::STOP);
     let waited = play.pause(Duration::from_secs(5));
@@ -123,6 +134,12 @@ fn frozen_receiver(play: &mut Play) -> Step {
     play.writes()?;
     play.expect_no_failover();
     Ok(())
+}
+
+/// The process that receives WAL.
+fn receiver(play: &Play, standby: &str) -> Step<u32> {
+    let pid = play.ask(standby, "SELECT pid FROM pg_stat_wal_receiver")?;
+    pid.parse().map_err(|_| Trouble::Stuck(format!("{standby} receives nothing")))
 }
 
 fn replay_paused(play: &mut Play) -> Step {
@@ -149,6 +166,24 @@ fn failover_with_paused_replay(play: &mut Play) -> Step {
     let _ = play.ask(&standby, "SELECT pg_wal_replay_resume()");
     play.mended(format!("{standby} replays again"));
     promoted.map(drop)
+}
+
+fn failover_with_lagging_standby(play: &mut Play) -> Step {
+    let (old, standby) = (play.primary(), play.standby()?);
+    let pid = receiver(play, &standby)?;
+    faults::send(pid, Signal::STOP);
+    play.seen(format!("{standby} receives nothing"));
+    let waited = play.pause(Duration::from_millis(1500));
+    if waited.is_ok() {
+        play.kill_server(&old);
+    }
+    faults::send(pid, Signal::CONT);
+    waited?;
+    let primary = play.another_primary(&old)?;
+    if play.is_quorum() {
+        play.expect(primary != standby, format!("{standby} was promoted, which had not received everything"));
+    }
+    Ok(())
 }
 
 fn replica_new_disk(play: &mut Play) -> Step {
