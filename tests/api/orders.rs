@@ -163,12 +163,12 @@ fn a_node_that_lacks_commits_is_promoted_only_when_that_is_allowed() {
 
     let done = typed(&api.url(), None, &["failover", "--to", "n2", "--allow-data-loss", "--json"]);
     assert_eq!(done.code, Some(0), "{}", done.stderr);
-    let epoch = done.json()["done"].as_str().unwrap().rsplit(' ').next().unwrap().to_owned();
+    let epoch: u64 = done.json()["done"].as_str().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     let history = || api.get("/history").json();
     let entry = || {
         let history = history();
         let entries = history["entries"].as_array().unwrap().clone();
-        entries.into_iter().find(|entry| entry["what"] == "epoch" && entry["epoch"].to_string() == epoch)
+        entries.into_iter().find(|entry| entry["what"] == "epoch" && entry["epoch"] == epoch)
     };
     wait_until(DEADLINE, "the history has it", || entry().is_some());
     let by = entry().unwrap()["by"].as_str().unwrap().to_owned();
