@@ -42,6 +42,8 @@ pub struct Play<'s> {
     name: &'static str,
     /// What was so before anything happened.
     pub first: Record,
+    /// The last one that was waited for.
+    epoch: u64,
     load: Load,
     watch: Watch,
     /// When the load's clock began, in milliseconds since 1970.
@@ -86,7 +88,8 @@ impl<'s> Play<'s> {
         let load = Load::start(stage.baton.address, stage.network.clone(), CREW);
         let watch = Watch::start(servers, clock);
         let (marks, surprises) = (Vec::new(), Vec::new());
-        let play = Play { stage, name, first, load, watch, began, fault: None, marks, surprises };
+        let epoch = first.epoch;
+        let play = Play { stage, name, first, epoch, load, watch, began, fault: None, marks, surprises };
         play.until("everybody is connected and writes", || {
             play.load.connected() == CREW.size() as u64 && play.load.has_written_since(CALM)
         })?;
@@ -219,17 +222,28 @@ impl<'s> Play<'s> {
         self.until("writes go on", || self.load.has_written_since(until))
     }
 
-    /// Until there is another primary that takes writes.
+    /// Until another node than this one, which cannot come back by itself, takes writes in a new epoch.
     pub fn another_primary(&mut self, than: &str) -> Step<String> {
-        let before = self.first.epoch;
-        self.until(&format!("another primary than {than}"), || {
+        self.until_epoch(&format!("another primary than {than}"), |primary| primary != than)
+    }
+
+    /// Until somebody takes writes in a new epoch. It may be the same node: one whose agent has started it again before anybody
+    /// was promoted is taken back, with everything it has.
+    pub fn next_primary(&mut self) -> Step<String> {
+        self.until_epoch("a primary of a new epoch", |_| true)
+    }
+
+    fn until_epoch(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> Step<String> {
+        let before = self.epoch;
+        self.until(what, || {
             let record = self.stage.record();
-            record.epoch > before && record.phase == "stable" && record.primary != than
+            record.epoch > before && record.phase == "stable" && is_it(&record.primary)
         })?;
-        let primary = self.stage.record().primary;
-        self.seen(format!("{primary} is the primary"));
+        let record = self.stage.record();
+        self.epoch = record.epoch;
+        self.seen(format!("{} is the primary of epoch {}", record.primary, record.epoch));
         self.writes()?;
-        Ok(primary)
+        Ok(record.primary)
     }
 
     /// Until every node is where it belongs.
@@ -312,6 +326,7 @@ impl<'s> Play<'s> {
         let before = self.primary();
         let answer = self.order("/switchover", json!({}));
         self.expect(answer.is_ok(), format!("the switchover was refused: {}", answer.err().unwrap_or_default()));
+        self.epoch = self.stage.record().epoch;
         let after = self.primary();
         self.expect(after != before, format!("{before} is the primary still"));
         self.writes()?;
