@@ -15,6 +15,7 @@ const COMING_FILES: &[&str] = &[
     "docs/dashboard.md",
     "docs/doctor.md",
     "docs/drill.md",
+    "docs/drill-report.md",
     "docs/metrics.md",
     "docs/images/dashboard.png",
     "docs/images/drill-report.png",
