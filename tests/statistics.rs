@@ -19,7 +19,10 @@ use wire::{Batch, Login, Wire};
 
 fn proxy(lines: &str) -> InProcess {
     let admin = "127.0.0.1:0".into();
-    InProcess::start(shared_cluster(), &ProxySettings { proxy: lines.into(), admin, ..Default::default() })
+    let settings = ProxySettings { proxy: lines.into(), admin, ..Default::default() };
+    let proxy = InProcess::start(shared_cluster(), &settings);
+    wait_until(DEADLINE, "a primary is known", || get(proxy.admin(), "/health/ready", "").contains("\"ready\""));
+    proxy
 }
 
 fn login(proxy: &InProcess) -> Login {
