@@ -73,6 +73,8 @@ impl Listener {
                 Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
                 Some(("id", id)) => event.id = Some(id.into()),
                 Some(("retry", retry)) => event.retry = Some(retry.into()),
+                // The chunk that ends the answer; the connection may serve another one.
+                _ if line == "0\r\n" => return None,
                 _ if line == "\n" && !event.name.is_empty() => return Some(event),
                 _ => {}
             }
