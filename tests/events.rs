@@ -197,6 +197,7 @@ fn who_listens_does_not_keep_pgbaton_from_stopping() {
     while listener.next().is_some() {}
     // It still waits for this one, and no listener waits with it.
     session.run("COMMIT");
+    drop(session);
     assert_eq!(proxy.wait(), Some(0));
 }
 
