@@ -73,6 +73,8 @@ impl Listener {
                 Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
                 Some(("id", id)) => event.id = Some(id.into()),
                 Some(("retry", retry)) => event.retry = Some(retry.into()),
+                // The chunk that ends the answer; the connection may serve another one.
+                _ if line == "0\r\n" => return None,
                 _ if line == "\n" && !event.name.is_empty() => return Some(event),
                 _ => {}
             }
@@ -195,6 +197,7 @@ fn who_listens_does_not_keep_pgbaton_from_stopping() {
     while listener.next().is_some() {}
     // It still waits for this one, and no listener waits with it.
     session.run("COMMIT");
+    drop(session);
     assert_eq!(proxy.wait(), Some(0));
 }
 
