@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pgbaton::admin::figures::Figures;
 use pgbaton::pool::PoolKey;
-use pgbaton::session::clients::Arrival;
+use pgbaton::session::clients::{Arrival, Entrance};
 use support::{DEADLINE, InProcess, ProxySettings, shared_cluster, wait_until};
 use wire::{Batch, Login, Wire};
 
@@ -367,6 +367,7 @@ fn the_number_of_series_depends_on_no_client() {
             application_name: format!("application {number}"),
             tally: shared.tallies.of(&"db".into(), 0),
             tls: false,
+            entrance: Entrance::ReadWrite,
             worker: 0,
             long_key: false,
             pid: None,
