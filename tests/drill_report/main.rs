@@ -259,7 +259,7 @@ fn what_is_drawn_is_what_clients_saw() {
         &page,
         &[
             "data-steps=\"-100,10,0,0,,,,;0,0,0,0,,,,;100,0,0,0,,,,;200,0,0,0,,,,;300,5,0,0,,,,\"",
-            "no write for 300 ms",
+            "no write for 702 ms",
         ],
     );
     // All of the panel's height is 10 writes.

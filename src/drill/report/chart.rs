@@ -144,10 +144,12 @@ pub fn chart(run: &Run, scale: &Scale, number: usize) -> String {
     let mut over = String::new();
     let rate = |max: f64| [(0.0, "0".to_owned()), (0.5, number_label(max / 2.0)), (1.0, number_label(max))];
     writes.frame(&mut out, &mut over, "acknowledged writes per 100 ms", &rate(scale.writes));
-    silence(&mut out, &mut over, &writes, scale, axis::longest_silence(&steps, |step| step.writes), "write", number);
+    let silent = axis::longest_silence(&steps, |step| step.writes);
+    silence(&mut out, &mut over, &writes, scale, silent, ("write", run.figures.write_gap), number);
     out.push_str(&area(&steps, scale, &writes, "writes", |step| step.writes / scale.writes));
     reads.frame(&mut out, &mut over, "answered reads per 100 ms", &rate(scale.reads));
-    silence(&mut out, &mut over, &reads, scale, axis::longest_silence(&steps, |step| step.reads), "read", number);
+    let silent = axis::longest_silence(&steps, |step| step.reads);
+    silence(&mut out, &mut over, &reads, scale, silent, ("read", run.figures.read_gap), number);
     out.push_str(&area(&steps, scale, &reads, "reads", |step| step.reads / scale.reads));
     errors.frame(&mut out, &mut over, "errors", &[(0.0, "0".into()), (1.0, number_label(scale.errors))]);
     out.push_str(&bars(&steps, scale, &errors));
@@ -315,7 +317,7 @@ fn silence(
     panel: &Panel,
     scale: &Scale,
     silent: Option<(i64, i64)>,
-    what: &str,
+    (what, measured): (&str, Option<u64>),
     number: usize,
 ) {
     let Some((from, to)) = silent else { return };
@@ -326,7 +328,8 @@ fn silence(
         r#"<rect class="silence" x="{left:.1}" y="{:.1}" width="{width:.1}" height="{}" fill="url(#hatch{number})"/>"#,
         panel.top, panel.height
     );
-    let label = format!("no {what} for {}", span(to.abs_diff(from)));
+    // Steps are coarser than what was measured.
+    let label = format!("no {what} for {}", span(measured.unwrap_or(to.abs_diff(from))));
     // As wide as a letter is in these letters, so that it stands in it or beside it.
     let needed = label.len() as f64 * 6.4;
     let (x, anchor) = match (needed < width, right + needed < WIDTH - RIGHT) {
