@@ -45,7 +45,12 @@ impl Ground {
         let proxy = Proxy::start(cluster, &settings);
         // It has to find the replicas first, for which nobody waits for as long as a busy machine may take.
         wait_until(DEADLINE, "somebody gets in", || matches!(Login::to(read_only).attempt(), Ok(Ok(_))));
-        Ground { proxy, read_only, ledger }
+        let ground = Ground { proxy, read_only, ledger };
+        // What may be asked again is known when the catalog is.
+        let mut client = ground.connect();
+        let sql = "EXPLAIN ROUTE SELECT count(*) FROM generate_series(1, 2)";
+        wait_until(DEADLINE, "the catalog is known", || client.run(sql).table().contains("class|read,"));
+        ground
     }
 
     fn connect(&self) -> Wire {
@@ -390,6 +395,7 @@ fn a_failover_and_a_switchover_cost_readers_no_error() {
         let failover = "\n[failover]\nautomatic = true\nrejoin = \"manual\"\n[coordination]\npath = \"state.json\"\n";
         let lines = "consistency = \"session\"\nbalance = \"round_robin\"";
         let ground = Ground::over(&cluster, lines, failover, Some(admin));
+        wait_until(DEADLINE, "the cluster is stable", || ground.proxy.log().contains("→ Stable"));
         let mut pinned = ground.connect();
         pinned.run("SELECT pg_advisory_lock(7)");
         let tied_to = pinned.value("SELECT inet_server_port()");
@@ -431,6 +437,7 @@ fn a_failover_and_a_switchover_cost_readers_no_error() {
         let port = cluster.node(primary).unwrap().port().to_string();
         match tied_to == port {
             true => {
+                // Its next word is enough.
                 pinned.send(&Batch::new().query("SELECT 1").0).unwrap();
                 assert_eq!(pinned.rest().code(), "57P01");
             }

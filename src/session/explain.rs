@@ -77,7 +77,8 @@ pub fn explain(case: Case<'_>) -> Explanation {
     let (target, why) = match demand {
         Demand::Replica(why @ Why::ReadOnlyListener) => {
             reasons.insert(0, READ_ONLY_LISTENER.to_owned());
-            let serves = nodes.iter().any(|node| node.rejected.is_none());
+            // One that is not fresh enough yet is waited for.
+            let serves = nodes.iter().any(|node| node.is_eligible);
             if !serves {
                 reasons.insert(0, "no replica, and the primary never serves this session".to_owned());
             }

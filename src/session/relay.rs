@@ -317,7 +317,7 @@ impl Session {
         self.note_over();
         self.heals = 0;
         let mut pins = self.machine.pins();
-        if self.sent.capacity() > KEEP {
+        if self.machine.is_on_replica() && self.sent.capacity() > KEEP {
             self.sent = Vec::new();
         }
         if self.machine.is_guest() {
