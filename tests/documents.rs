@@ -9,19 +9,6 @@ use std::path::{Path, PathBuf};
 use pgbaton::cli;
 use pgbaton::config::{AgentConfig, Config};
 
-/// Pages, pictures and verbs that others are about to bring. Each goes from here when it is there (and then has to).
-const COMING_FILES: &[&str] = &[
-    "docs/cli.md",
-    "docs/dashboard.md",
-    "docs/doctor.md",
-    "docs/drill.md",
-    "docs/drill-report.md",
-    "docs/metrics.md",
-    "docs/images/dashboard.png",
-    "docs/images/drill-report.png",
-];
-const COMING_VERBS: &[&str] = &["doctor", "drill", "completions"];
-
 /// Words in code that look like metrics and are roles, networks, databases.
 const NO_METRICS: &[&str] = &["pgbaton_admin", "pgbaton_db", "pgbaton_exporter"];
 
@@ -133,9 +120,6 @@ fn link_complaints(path: &str, page: &Page, exists: impl Fn(&str) -> Option<BTre
         }
         let (file, anchor) = target.split_once('#').map_or((target.as_str(), None), |(file, it)| (file, Some(it)));
         let place = if file.is_empty() { path.to_owned() } else { beside(path, file) };
-        if COMING_FILES.contains(&place.as_str()) {
-            continue;
-        }
         match (exists(&place), anchor) {
             (None, _) => complaints.push(format!("line {line}: there is no {place}")),
             (Some(known), Some(anchor)) if !known.contains(anchor) => {
@@ -191,9 +175,6 @@ fn command_complaints(page: &Page) -> Vec<String> {
 fn misunderstood(command: &[String], is_mention: bool) -> Option<String> {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     use clap::error::ErrorKind::{MissingRequiredArgument, MissingSubcommand, ValueValidation};
-    if command.get(1).is_some_and(|verb| COMING_VERBS.contains(&verb.as_str())) {
-        return None;
-    }
     let error = cli::understand(command.iter().map(String::as_str)).err()?;
     let is_fine = match error.kind() {
         DisplayHelp | DisplayVersion => true,
@@ -390,18 +371,6 @@ fn every_link_leads_somewhere() {
         false => root().join(path).exists().then(BTreeSet::new),
     };
     assert_none(|path, page| link_complaints(path, page, exists));
-}
-
-#[test]
-fn what_is_no_longer_coming_is_not_listed() {
-    for file in COMING_FILES {
-        assert!(!root().join(file).exists(), "{file} is there: take it out of COMING_FILES");
-    }
-    for verb in COMING_VERBS {
-        let error = cli::understand(["pgbaton", verb, "--help"]).unwrap_err();
-        let is_known = error.kind() == clap::error::ErrorKind::DisplayHelp;
-        assert!(!is_known, "`pgbaton {verb}` is there: take it out of COMING_VERBS");
-    }
 }
 
 #[test]
