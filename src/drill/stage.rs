@@ -96,7 +96,7 @@ impl Stage {
         let place = network.as_ref().map(|network| network.place(MEMBER));
         let baton = Baton::start(hosts.config_file(), place, listen).map_err(StageError::Baton)?;
         hosts.start(admin)?;
-        let admin = format!("http://{admin}").parse().map_err(|error| StageError::NotWhole(format!("{error}")))?;
+        let admin = format!("http://{admin}").parse().map_err(StageError::NotWhole)?;
         let stage = Stage { baton, hosts, network, no_network, durability, cancel: cancel.clone(), admin };
         let mut last = String::new();
         let is_whole = stage.hosts.wait_until(MADE, cancel, || match stage.is_whole() {
