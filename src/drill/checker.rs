@@ -220,8 +220,8 @@ pub fn wal_after(node: &Node, bin: &PgBin, fork: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::{Dropped, Look, Resolved};
     use super::*;
+    use crate::drill::load::{Dropped, Look, Resolved};
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)

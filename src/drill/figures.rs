@@ -89,8 +89,8 @@ fn us(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::{Read, Write};
     use super::*;
+    use crate::drill::load::{Read, Write};
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -128,8 +128,8 @@ mod tests {
             write(90, 500, Outcome::Acknowledged),
         ];
         let log = Log { writes, ..Log::default() };
-        let tables = super::super::checker::Tables { ids: [(20, 1), (500, 1)].into(), sum: 10_000 };
-        let figures = figures(&log, &super::super::checker::judge(&log, &tables), at(60));
+        let tables = crate::drill::checker::Tables { ids: [(20, 1), (500, 1)].into(), sum: 10_000 };
+        let figures = figures(&log, &crate::drill::checker::judge(&log, &tables), at(60));
         assert_eq!(figures.failed, [("40001".to_owned(), 2)].into());
         assert_eq!((figures.first_write, figures.write_gap, figures.acknowledged), (Some(440), Some(440), 2));
     }
