@@ -151,13 +151,13 @@ impl Stage {
 
     /// An operator's order: what was done, or why it was refused.
     pub fn order(&self, path: &str, body: &serde_json::Value) -> Result<String, String> {
-        let answer = self.talk(http::post(&self.admin, Some(self.hosts.token()), path, body.to_string(), ORDER))?;
+        let answer = self.talk(http::post(&self.admin, self.hosts.token(), path, body.to_string(), ORDER))?;
         let done: Done = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
         Ok(done.done)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, &str)]) -> Result<T, String> {
-        let answer = self.talk(http::get(&self.admin, Some(self.hosts.token()), path, parameters, ANSWER))?;
+        let answer = self.talk(http::get(&self.admin, self.hosts.token(), path, parameters, ANSWER))?;
         serde_json::from_str(&answer).map_err(|error| format!("{path}: {error}"))
     }
 
