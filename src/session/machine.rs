@@ -275,6 +275,16 @@ struct Unnamed {
     effect: Option<Arc<Statement>>,
 }
 
+/// Where the session's statements run that nothing leads elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Primary,
+    /// A READ ONLY transaction of this session tripped over something that a replica does not have.
+    PrimaryOnly,
+    /// The session is a standby's: see `standby`.
+    Standby,
+}
+
 pub struct Machine {
     session: u64,
     /// The process id the client was told, and that of the server it has now.
@@ -334,15 +344,12 @@ pub struct Machine {
     verdict: Option<Arc<Verdict>>,
     /// The connection at hand is to a replica.
     on_replica: bool,
-    /// The session is a standby's: see `standby`.
-    is_standby: bool,
     /// What was planned last is a read, wherever it runs.
     is_read: bool,
     /// Nothing of what the server has answered has reached the client yet, and all of it may be asked again.
     is_armed: bool,
     has_shown_data: bool,
-    /// A READ ONLY transaction of this session tripped over something that a replica does not have.
-    distrusts_replicas: bool,
+    home: Home,
     block: Block,
     commit: Commit,
     pub happened: Happened,
@@ -433,11 +440,10 @@ impl Machine {
             is_planned: false,
             verdict: None,
             on_replica: false,
-            is_standby: false,
             is_read: false,
             is_armed: false,
             has_shown_data: false,
-            distrusts_replicas: false,
+            home: Home::Primary,
             block: Block::default(),
             commit: Commit::default(),
             happened: Happened::default(),

@@ -12,7 +12,7 @@ impl Machine {
         }
         for statement in statements {
             if let Kind::NeedsDatabaseEmpty(databases) = &statement.kind
-                && !self.is_standby
+                && !self.is_standby()
             {
                 return Some(Before::EmptyDatabases(databases.clone()));
             }

@@ -4,7 +4,7 @@
 //! SET LOCAL) has run, and is refused after that.
 
 use super::plan::own_show;
-use super::{Before, Context, Machine, Tx};
+use super::{Before, Context, Home, Machine, Tx};
 use crate::route::Class;
 use crate::sql::shape::Hint;
 use crate::sql::{Kind, Statement};
@@ -107,7 +107,7 @@ impl Machine {
                 && begins_with(text, &["set"])
                 && self.may_leave(context).is_ok()
                 && self.pins.is_empty()
-                && !self.distrusts_replicas
+                && self.home == Home::Primary
                 && self.judge(text, context).class() == Class::SetReadOnly;
             return if leaves { Fit::Moves(Before::MoveToReplica) } else { Fit::Goes };
         }

@@ -318,7 +318,7 @@ impl Machine {
             self.has_shown_data |= reads || shows_data(&analysis.statements) && !is_show;
             let is_begin = matches!(&analysis.statements[..], [Statement { kind: Kind::Begin, .. }]);
             let was_opening = self.block.is_opening();
-            if !self.is_standby && (is_begin || self.on_replica || self.block.is_opening()) {
+            if !self.is_standby() && (is_begin || self.on_replica || self.block.is_opening()) {
                 self.note_opening(text, is_begin, context);
             }
             if !analysis.statements.iter().all(is_plain) {
@@ -513,7 +513,7 @@ impl Machine {
             (None, Some(unnamed)) if name.is_empty() => unnamed.effect.clone(),
             _ => None,
         };
-        if !self.is_standby && (self.on_replica || self.block.is_opening() || is_begin(effect.as_deref())) {
+        if !self.is_standby() && (self.on_replica || self.block.is_opening() || is_begin(effect.as_deref())) {
             match self.bind_in_block(name, prepared.as_deref(), effect.as_deref(), context) {
                 Fit::Goes => {}
                 Fit::Moves(before) => return Ok(Taken::Wait(before)),

@@ -91,7 +91,7 @@ impl Machine {
                     let sqlstate = fields::error_field(body, b'C').and_then(|code| <[u8; 5]>::try_from(code).ok());
                     // What a primary says is so, unless it is going.
                     let is_worth = |sqlstate: &[u8; 5]| match self.on_replica {
-                        true if self.is_standby => is_conflict(sqlstate, body),
+                        true if self.is_standby() => is_conflict(sqlstate, body),
                         true => is_worth_repeating(sqlstate, body),
                         false => is_farewell(body),
                     };

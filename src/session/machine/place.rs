@@ -3,7 +3,7 @@
 use super::block::Fit;
 use super::client::Taken;
 use super::plan::{Demand, Plan, Why};
-use super::{ClientStep, Context, Due, Machine, Tx};
+use super::{ClientStep, Context, Due, Home, Machine, Tx};
 use crate::pool::memory::{Memory, Prepared};
 use crate::session::sink::Sink;
 use crate::sql::{Kind, Pin, Pins, Statement};
@@ -25,14 +25,14 @@ impl Machine {
         if self.status != Tx::Idle || self.unsynced {
             if !has_server {
                 // What is left of a lost block.
-                match self.is_standby {
+                match self.is_standby() {
                     true => self.demand_replica(Why::ReadOnlyListener),
                     false => self.demand_primary(Why::Transaction),
                 }
             }
             return None;
         }
-        if self.is_standby {
+        if self.is_standby() {
             return self.place_on_standby(here, has_server, context);
         }
         let is_soft = has_server && !self.on_replica && self.queue.is_empty() && self.pins == Pins::of(Pin::Sequence);
@@ -75,7 +75,7 @@ impl Machine {
 
     /// What a READ ONLY transaction hears that has read from a replica and now wants what only the primary has.
     pub(super) fn elsewhere(&mut self, text: &[u8], context: &Context<'_>) -> message::Problem {
-        self.distrusts_replicas = true;
+        self.home = Home::PrimaryOnly;
         let judged = self.judge(text, context);
         let reason = judged.verdict.reasons.first().cloned().unwrap_or_default();
         message::Problem::new(

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, Machine, Tx};
+use super::{Context, Home, Machine, Tx};
 use crate::pool::memory::Prepared;
 use crate::route::names::Path;
 use crate::route::{Class, Target, Verdict};
@@ -226,7 +226,7 @@ impl Machine {
     pub fn explain(&self, text: &[u8], context: &Context<'_>) -> (Judged, Demand) {
         let judged = self.judge(text, context);
         let demand = match self.may_leave(context) {
-            _ if self.is_standby => Demand::Replica(Why::ReadOnlyListener),
+            _ if self.is_standby() => Demand::Replica(Why::ReadOnlyListener),
             Err(why) => Demand::Primary(why),
             Ok(()) => self.demand_of(judged.class(), judged.hint, Some(&judged.verdict), context),
         };
@@ -235,7 +235,8 @@ impl Machine {
 
     /// What was planned is planned again: the names may mean something else by now.
     pub fn replan(&mut self, input: &[u8], context: &Context<'_>) {
-        let may_change = !self.is_standby && matches!(self.demand, Demand::Replica(_) | Demand::Primary(Why::Disabled));
+        let may_change =
+            !self.is_standby() && matches!(self.demand, Demand::Replica(_) | Demand::Primary(Why::Disabled));
         if self.status == Tx::Idle && self.is_planned && may_change {
             self.is_planned = false;
             if let Plan::Wait = self.plan(input, context) {
@@ -448,14 +449,14 @@ impl Machine {
 
     fn demand_of(&self, class: Class, hint: Option<Hint>, verdict: Option<&Verdict>, context: &Context<'_>) -> Demand {
         let class = self.resolve(class, verdict, context);
-        if hint == Some(Hint::Primary) && !self.is_standby {
+        if hint == Some(Hint::Primary) && !self.is_standby() {
             return Demand::Primary(Why::AskedFor);
         }
         match class {
             Class::Read => Demand::Replica(Why::Read),
-            Class::BeginReadOnly if self.distrusts_replicas => Demand::Primary(Why::Retry),
+            Class::BeginReadOnly if self.home == Home::PrimaryOnly => Demand::Primary(Why::Retry),
             Class::BeginReadOnly => Demand::Replica(Why::ReadOnlyTransaction),
-            Class::Begin | Class::Volatile if self.manner().is_read_only && !self.distrusts_replicas => {
+            Class::Begin | Class::Volatile if self.manner().is_read_only && self.home != Home::PrimaryOnly => {
                 Demand::Replica(Why::ReadOnlyTransaction)
             }
             class => Demand::Primary(why(class)),

@@ -5,24 +5,25 @@
 //! PostgreSQL refuses in its own words.
 
 use super::plan::{Demand, Plan, Why};
-use super::{ClientStep, Context, Machine};
+use super::{ClientStep, Context, Home, Machine};
 
 impl Machine {
     /// The machine of such a session.
     pub fn as_standby(mut self) -> Self {
-        self.is_standby = true;
+        self.home = Home::Standby;
         self.demand = Demand::Replica(Why::ReadOnlyListener);
         self
     }
 
+    #[inline]
     pub fn is_standby(&self) -> bool {
-        self.is_standby
+        self.home == Home::Standby
     }
 
     /// At a replica for one statement or block, away from the primary.
     #[inline]
     pub fn is_guest(&self) -> bool {
-        self.on_replica && !self.is_standby
+        self.on_replica && !self.is_standby()
     }
 
     /// Before the first message of a transaction.
