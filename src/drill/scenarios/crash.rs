@@ -1,5 +1,6 @@
 //! The primary dies, or is not what it was.
 
+use std::process::Command;
 use std::time::Duration;
 
 use super::{ANY, Scenario};
@@ -8,7 +9,7 @@ use crate::drill::play::{LIMIT, Play, Step, Trouble};
 use crate::drill::stage::Server;
 use crate::drill::wire::Wire;
 use crate::types::Durability;
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::Signal;
 
 pub fn all() -> Vec<Scenario> {
     vec![
@@ -209,7 +210,7 @@ fn cannot_write(play: &mut Play) -> Step {
     play.fault(format!("every write of {old} fails"));
     // The one that makes others first: they inherit it.
     for pid in std::iter::once(postmaster).chain(faults::family(postmaster)) {
-        limit_files(pid)?;
+        limit_files(play, pid)?;
     }
     play.writes()?;
     if play.primary() != old {
@@ -218,19 +219,24 @@ fn cannot_write(play: &mut Play) -> Step {
     Ok(())
 }
 
-#[cfg(target_os = "linux")]
-fn limit_files(pid: u32) -> Step {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-        // One that has ended writes nothing either.
-        let _ = rustix::process::prlimit(Some(pid), Resource::Fsize, none);
+/// As the user that owns the process: even root may not be allowed to limit another's.
+fn limit_files(play: &Play, pid: u32) -> Step {
+    let mut command = Command::new("prlimit");
+    if let Some(user) = play.stage.hosts.run_as() {
+        command = Command::new("setpriv");
+        command.args(["--reuid", user, "--regid", user, "--clear-groups", "--", "prlimit"]);
     }
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn limit_files(_pid: u32) -> Step {
-    Err(Trouble::Skipped("another process's limits can be set on Linux only".into()))
+    let output = command.args(["--pid", &pid.to_string(), "--fsize=0:0"]).output();
+    let why = match output {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("prlimit: {error}"),
+    };
+    // One that has ended meanwhile writes nothing either.
+    match std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        true => Err(Trouble::Skipped(why)),
+        false => Ok(()),
+    }
 }
 
 fn wiped_disk(play: &mut Play) -> Step {
