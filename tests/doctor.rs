@@ -340,7 +340,7 @@ fn the_command_line_says_it_in_a_table_in_json_and_by_its_exit_code() {
     assert_eq!(pgbaton(&["doctor", "--no-such-option"]).0, Some(2));
     assert_eq!(pgbaton(&["doctor", "-c", "/no/such/file"]).0, Some(1));
     let (code, _, said) = pgbaton(&["doctor", "--admin", "http://127.0.0.1:1"]);
-    assert!(code == Some(1) && said.contains("is pgbaton running"), "{said}");
+    assert!(code == Some(1) && said.contains("Is pgbaton running"), "{said}");
 }
 
 #[test]

@@ -17,6 +17,9 @@ use super::asked::{Who, refused_token};
 use super::http::{Api, Refused};
 use crate::net::endpoint;
 
+/// What the doctor finds helps whoever wants to break in, and costs the nodes some work.
+pub(super) const TOLD_WITH_TOKEN: &str = "/doctor";
+
 /// In front of every path. OPTIONS is what load balancers look with.
 pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Refused> {
     let headers = request.headers();

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use super::guard;
 use super::http::Api;
 
 /// What is asked beside the path.
@@ -97,6 +98,7 @@ const fn page(path: &'static str, about: &'static str, media: &'static str) -> E
 /// Every path. What a load balancer asks can be asked with HEAD and OPTIONS too.
 const ENTRIES: &[Entry] = &[
     page("/", "The dashboard.", "text/html"),
+    Entry { errors: &[404], ..page("/dashboard/{file}", "What the dashboard is made of.", "*/*") },
     tell("/health/live", "The process answers.", "Live"),
     Entry { errors: &[503], ..tell("/health/ready", "New clients are accepted, and a primary is known.", "Ready") },
     page("/metrics", "What is counted, as OpenMetrics text.", "application/openmetrics-text"),
@@ -112,7 +114,10 @@ const ENTRIES: &[Entry] = &[
         errors: &[400, 404],
         ..tell("/explain", "Where a statement would go, and why.", "Explanation")
     },
-    tell("/doctor", "What is wrong with the cluster or may become so, and what to do about it.", "Findings"),
+    Entry {
+        errors: &[401, 503],
+        ..tell("/doctor", "What is wrong with the cluster or may become so, and what to do about it.", "Findings")
+    },
     Entry {
         errors: &[503],
         ..page(
@@ -199,9 +204,10 @@ fn operation(entry: &Entry, method: &str, has_token: bool) -> Value {
         "responses": responses(entry, method),
     });
     let mut parameters: Vec<Value> = entry.parameters.iter().map(parameter).collect();
-    if entry.path.contains("{id}") {
+    let places = [("id", "The node's name.", "n1"), ("file", "A file of the dashboard.", "app.js")];
+    for (name, about, example) in places.iter().filter(|(name, ..)| entry.path.contains(&format!("{{{name}}}"))) {
         parameters.push(json!({
-            "name": "id", "in": "path", "required": true, "description": "The node's name.", "example": "n1",
+            "name": name, "in": "path", "required": true, "description": about, "example": example,
             "schema": { "type": "string" },
         }));
     }
@@ -211,9 +217,9 @@ fn operation(entry: &Entry, method: &str, has_token: bool) -> Value {
     if let Some(schema) = entry.body {
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": reference(schema) } } });
-        if has_token {
-            operation["security"] = json!([{ "token": [] }]);
-        }
+    }
+    if has_token && (method == "post" || entry.path == guard::TOLD_WITH_TOKEN) {
+        operation["security"] = json!([{ "token": [] }]);
     }
     operation
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::figures::{Figures, Quantiles};
 use crate::route::balance;
 use crate::session::clients::Activity;
 use crate::session::shared::Shared;
@@ -25,6 +26,8 @@ pub struct Pulse {
     pub closed_ms: Option<u64>,
     /// Transactions that ended, statements outside of one among them, by where they ran.
     pub rates: Option<Rates>,
+    /// How long answers to statements took in the last few seconds, in milliseconds: half of them less, 99 of 100 less.
+    pub query_ms: Latency,
     /// Each time a session was given a server connection since the start, by what they were, where they went and why.
     pub routes: Vec<Route>,
     /// Statements that a replica could not answer and that were run elsewhere, since the start.
@@ -35,6 +38,13 @@ pub struct Pulse {
     pub pools: Vec<Pool>,
     /// How many more there are.
     pub pools_left_out: usize,
+}
+
+/// Null when there were none.
+#[derive(Debug, Default, Serialize)]
+pub struct Latency {
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -167,8 +177,11 @@ impl Meter {
             _ => nodes,
         };
         let (pools, pools_left_out) = pools(shared);
+        let Quantiles { p50, p99 } = Figures::of(shared).query_seconds;
+        let ms = |seconds: f64| (seconds * 100_000.0).round() / 100.0;
         let pulse = Pulse {
             at,
+            query_ms: Latency { p50: p50.map(ms), p99: p99.map(ms) },
             clients,
             held: Held { statements: shared.hold.statements(), bytes: shared.hold.bytes() },
             closed_ms,

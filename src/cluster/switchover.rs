@@ -26,6 +26,8 @@ const MOST_BEHIND: u64 = 16 << 20;
 const CHECKPOINT_WITHIN_MS: u64 = 25_000;
 /// For a look at both nodes, and for voters that are just being changed.
 const LOOK_WITHIN_MS: u64 = 3000;
+/// While the primary has not seen a standby stream that has just come back: the next look at both.
+const CONNECT_LOOK_MS: u64 = 30;
 /// Beyond the time to drain: commits under way are waited for, and then the answer should be there.
 const DRAINED_WITHIN_MS: u64 = 3000;
 /// A clean stop takes a few tenths of a second when a checkpoint went before. Clients wait for it.
@@ -39,6 +41,22 @@ const COUNT_WITHIN_MS: u64 = 300;
 const RETURN_WITHIN_MS: u64 = 15_000;
 const START_AGAIN_MS: u64 = 500;
 const RETURN_LOOK_MS: u64 = 30;
+
+/// How often both nodes were looked at for this switchover. What is known at first is as old as the last look.
+#[derive(Clone, Copy)]
+enum Sight {
+    First,
+    Second,
+}
+
+/// Between a standby and the primary.
+enum Link {
+    /// Up to there, as the primary knows.
+    Streams(Lsn),
+    /// The standby receives, and the primary has not been seen to send yet: its last look is older.
+    Connects,
+    None,
+}
 
 impl Brain {
     /// Refuses with the reason, before anything is touched, or begins.
@@ -62,7 +80,7 @@ impl Brain {
         }
         let (to, why) = match to {
             Some(to) => {
-                self.may_take_over(record, &to).map_err(|reason| format!("{to} {reason}"))?;
+                self.may_take_over(record, &to, Sight::First).map_err(|reason| format!("{to} {reason}"))?;
                 (to, "asked for by an operator".to_string())
             }
             None => self.best_successor(record)?,
@@ -80,7 +98,7 @@ impl Brain {
     }
 
     /// Whether this standby could be the next primary in a moment; else why not.
-    fn may_take_over(&self, record: &Record, node: &NodeId) -> Result<(), String> {
+    fn may_take_over(&self, record: &Record, node: &NodeId, sight: Sight) -> Result<(), String> {
         let from = &record.primary;
         if node == from {
             return Err("is the primary already".into());
@@ -106,16 +124,16 @@ impl Brain {
             return Err(format!("is on timeline {}, not {}", seen.timeline.0, record.timeline.0));
         }
         let leader = self.known(from).and_then(|known| known.answers());
-        let sender = leader.and_then(|leader| leader.senders.iter().find(|sender| sender.node == *node));
-        let receives = seen.receiver.as_ref().is_some_and(|receiver| receiver.from.as_ref() == Some(from));
-        let (Some(leader), Some(sender), true) = (leader, sender.filter(|sender| sender.is_streaming), receives) else {
-            return Err(format!("does not receive from {from}"));
+        let flushed = match (self.link(record, node), sight) {
+            (Link::Streams(flushed), _) => flushed,
+            (Link::Connects, Sight::First) => Lsn(0),
+            (Link::Connects, Sight::Second) | (Link::None, _) => return Err(format!("does not receive from {from}")),
         };
         if record.durability == Durability::Quorum && !record.voters.contains(node) {
             return Err("is not a voter, so it need not have what was acknowledged".into());
         }
         // As the primary sees it, both positions are of one moment; but of one that has just connected it knows nothing yet.
-        let behind = leader.lsn.0.saturating_sub(sender.flushed.max(seen.lsn).0);
+        let behind = leader.map_or(0, |leader| leader.lsn.0.saturating_sub(flushed.max(seen.lsn).0));
         if behind > MOST_BEHIND {
             return Err(format!("is {behind} bytes behind {from}, of which {MOST_BEHIND} would do"));
         }
@@ -124,6 +142,17 @@ impl Brain {
             return Err(format!("has {left} bytes still to replay, of which {MOST_BEHIND} would do"));
         }
         Ok(())
+    }
+
+    /// How a standby and the primary are connected, by what both of them say.
+    fn link(&self, record: &Record, node: &NodeId) -> Link {
+        let answers = |node: &NodeId| self.known(node).and_then(|known| known.answers());
+        let (Some(leader), Some(seen)) = (answers(&record.primary), answers(node)) else { return Link::None };
+        if !seen.receiver.as_ref().is_some_and(|receiver| receiver.from.as_ref() == Some(&record.primary)) {
+            return Link::None;
+        }
+        let sender = leader.senders.iter().find(|sender| sender.node == *node && sender.is_streaming);
+        sender.map_or(Link::Connects, |sender| Link::Streams(sender.flushed))
     }
 
     /// The best of those who could, by what counts at a failover among equals; and why it is that one.
@@ -137,7 +166,7 @@ impl Brain {
         let mut rejected = BTreeMap::new();
         let mut able = Vec::new();
         for node in self.policy.nodes.keys().filter(|node| **node != record.primary) {
-            match self.may_take_over(record, node) {
+            match self.may_take_over(record, node, Sight::Second) {
                 Ok(()) => able.push(node.clone()),
                 Err(reason) => drop(rejected.insert(node.clone(), reason)),
             }
@@ -225,7 +254,14 @@ impl Brain {
         if !(is_late || unseen.is_empty() && is_quiet && is_well) {
             return;
         }
-        let fits = self.may_take_over(record, &order.to).map_err(|reason| format!("{} {reason}", order.to));
+        if !is_late && matches!(self.link(record, &order.to), Link::Connects) {
+            for node in [&order.to, &record.primary] {
+                self.probe_at(node, after(self.now, CONNECT_LOOK_MS));
+            }
+            return;
+        }
+        let fits = self.may_take_over(record, &order.to, Sight::Second);
+        let fits = fits.map_err(|reason| format!("{} {reason}", order.to));
         let verdict = match (unseen.first(), is_well, is_quiet) {
             (Some(node), ..) => Err(format!("{node} was not seen in time")),
             (None, false, _) => Err(format!("{} does not answer as it should", record.primary)),

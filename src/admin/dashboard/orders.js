@@ -19,7 +19,10 @@ export class Orders {
 
   constructor() {
     at("order-cancel").addEventListener("click", () => this.#dialog.close());
-    this.#dialog.addEventListener("close", () => (this.#order = null));
+    // The event comes later than the closing: by then the next one may have been opened.
+    this.#dialog.addEventListener("close", () => {
+      if (!this.#dialog.open) this.#order = null;
+    });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!this.#isBusy) this.#give();

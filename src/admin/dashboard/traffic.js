@@ -30,10 +30,8 @@ export class Traffic {
   }
 
   figures(figures) {
-    const { clients, held, rates, nodes } = figures;
-    const measured = nodes.filter((node) => node.read_ms !== null && node.reads_per_second);
-    const reads = measured.reduce((sum, node) => sum + node.reads_per_second, 0);
-    const latency = reads ? measured.reduce((sum, node) => sum + node.read_ms * node.reads_per_second, 0) / reads : null;
+    const { clients, held, rates, query_ms } = figures;
+    const latency = query_ms.p50;
     this.#samples.push({ at: figures.at, primary: rates?.primary ?? null, replica: rates?.replica ?? null, latency });
     this.#hasLatency ||= latency !== null;
     this.#samples = this.#samples.slice(-WIDTH - 1);
@@ -46,7 +44,7 @@ export class Traffic {
       ["Clients", count(clients.connected), `${count(clients.active)} active`],
       ["Waiting", count(clients.waiting), "for a server connection", clients.waiting ? "warn" : ""],
       ["Held", count(held.statements), held.statements ? `for a primary, ${bytes(held.bytes)}` : "for a primary", held.statements ? "warn" : ""],
-      latency === null && !this.#hasLatency ? null : ["Read latency", latency === null ? "–" : time(latency), "mean on replicas"],
+      latency === null && !this.#hasLatency ? null : ["Latency", latency === null ? "–" : time(latency), query_ms.p99 === null ? "median" : `median; 99 % below ${time(query_ms.p99)}`],
       ["Run elsewhere", count(figures.retried), "reads a replica could not answer"],
       ["In doubt", count(doubtful), doubtful ? Object.entries(doubts).filter(([, n]) => n).map(([word, n]) => `${count(n)} ${word}`).join(", ") : "commits without an answer"],
     ].filter(Boolean));
@@ -73,7 +71,7 @@ export class Traffic {
       last.primary === null ? "no rates yet" : `${rate(last.primary)} transactions per second on the primary, ${rate(last.replica)} on replicas`);
     show(at("latency-figure"), this.#hasLatency);
     if (this.#hasLatency) strip(at("latency"), this.#samples, [], [{ kind: "latency", value: (sample) => sample.latency }], time,
-      last.latency === null ? "no reads on replicas" : `reads on replicas take ${time(last.latency)}`);
+      last.latency === null ? "no statements" : `half of the statements take less than ${time(last.latency)}`);
   }
 
   // --- routes --------------------------------------------------------------------------------------------------------

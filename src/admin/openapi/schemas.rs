@@ -165,6 +165,10 @@ fn cluster() -> Value {
             "lag_ms": count_or_null(),
             "eligible": { "type": "boolean", "description": "it may serve reads" },
             "reason": { "type": "string", "description": "why not" },
+            "not_promotable": {
+                "type": ["string", "null"],
+                "description": "why it cannot be made the primary now; null when it can",
+            },
             "agent": or_null("Agent"),
         })),
         "Agent": object(json!({

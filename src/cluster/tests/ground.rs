@@ -227,6 +227,13 @@ impl World {
         self.tell(Event::Asked { id: CommandId(number), command });
     }
 
+    /// The last look at the primary is from before it sent anything to this standby.
+    pub fn look_before_it_streamed(&mut self, primary: &str, standby: &str) {
+        let mut seen = self.observe(&id(primary));
+        seen.senders.retain(|sender| sender.node != id(standby));
+        self.tell(Event::Seen { node: id(primary), sight: Sight::Answers(Box::new(seen)) });
+    }
+
     pub fn last_note(&self) -> &Note {
         self.notes.last().expect("a note was taken")
     }

@@ -98,6 +98,16 @@ fn without_an_agent_it_is_fenced_and_left_so() {
     assert_eq!(world.brain.picture().nodes[&id("n1")].state, NodeState::Fenced);
 }
 
+/// As after `rebuild --wait`: the standby has been seen to receive, and the primary not yet to send.
+#[test]
+fn a_standby_that_has_just_come_back_is_looked_at_again() {
+    let mut world = world(Quorum, &["n1", "n2", "n3"]).start();
+    world.run(3000);
+    world.look_before_it_streamed("n1", "n2");
+    world.ask(1, Command::Switchover { to: Some(id("n2")) });
+    assert_eq!(world.until_answered(), Ok("n2 takes writes in epoch 2".into()));
+}
+
 #[test]
 fn what_speaks_against_it_is_said_before_anything_is_touched() {
     let refusal = |prepare: &dyn Fn(&mut World), command: Command| {
