@@ -456,35 +456,6 @@ fn a_half_received_record_does_not_hold_settling_up() {
     }
 }
 
-#[test]
-fn a_record_received_in_part_is_discarded_and_everybody_goes_on_from_there() {
-    let field = Field::new(&[]);
-    // It is flushed, and so sent, up to the end of its last full page only: nobody commits after it.
-    let mut writer = field.app("n1");
-    writer.run("BEGIN; SELECT pg_logical_emit_message(false, 'x', repeat('y', 100000))");
-    let is_torn = |node: &str| {
-        let seen = field.seen(node);
-        seen.lsn > seen.replayed
-    };
-    wait_until(DEADLINE, "both have a part of it", || is_torn("n2") && is_torn("n3"));
-    field.node("n1").stop(Shutdown::Kill);
-    let (had, others) = (received(field.recruit("n2", 2)), received(field.recruit("n3", 2)));
-    let whole = |node: &str| {
-        let (answer, _) = field.timed("settle at a torn record", field.control.settle(&id(node), &[], None)).unwrap();
-        let Answer::Settled { replayed, .. } = answer else { panic!("{answer:?}") };
-        replayed
-    };
-    let end = whole("n2");
-    println!("received {had} and {others}, replayed {end}");
-    assert!(end < had && end < others);
-    assert_eq!(whole("n3"), end);
-    let promoted = field.timed("promote n2", field.control.promote(&id("n2"), &names(&["n3"], 1))).unwrap();
-    assert_eq!(promoted, Answer::Promoted { timeline: Timeline(2), fork: Some(end) });
-    field.timed("follow n3", field.control.follow(&id("n3"), &id("n2"))).unwrap();
-    field.node("n2").sql("INSERT INTO own VALUES (1)").unwrap();
-    wait_until(DEADLINE, "n3 has the commit", || field.node("n3").sql("SELECT count(*) FROM own").unwrap() == "1");
-}
-
 // --- promoting and following ------------------------------------------------------------------------------------------
 
 #[test]
