@@ -1,5 +1,5 @@
-//! What earlier work leaves behind on a node: sessions of jobs that were forgotten, and transaction ids that a crash has lost
-//! and that others got.
+//! What earlier work leaves behind on a node: sessions of jobs that were forgotten, transaction ids that a crash has lost and
+//! that others got, and records of which a dying primary sent the beginning only.
 
 #[path = "support/field.rs"]
 mod field;
@@ -19,7 +19,7 @@ use field::{Field, failed, id, names, received};
 use pgbaton::cluster::{Answer, FailureKind};
 use pgbaton::demo::{CONTROL_USER, Node, Shutdown};
 use pgbaton::node::{Control, XactStatus};
-use pgbaton::types::Epoch;
+use pgbaton::types::{Epoch, Timeline};
 use support::{DEADLINE, wait_until};
 
 /// A port that leads to a node, on which the statement with these words is kept back until it is told to go on; and whether
@@ -161,4 +161,33 @@ fn a_primary_that_restarted_is_not_believed_about_numbers_that_may_be_of_others(
         assert_eq!(of_now, [(early, Ambiguous)]);
         return;
     }
+}
+
+#[test]
+fn a_record_received_in_part_is_discarded_and_everybody_goes_on_from_there() {
+    let field = Field::new(&[]);
+    // It is flushed, and so sent, up to the end of its last full page only: nobody commits after it.
+    let mut writer = field.app("n1");
+    writer.run("BEGIN; SELECT pg_logical_emit_message(false, 'x', repeat('y', 100000))");
+    let is_torn = |node: &str| {
+        let seen = field.seen(node);
+        seen.lsn > seen.replayed
+    };
+    wait_until(DEADLINE, "both have a part of it", || is_torn("n2") && is_torn("n3"));
+    field.node("n1").stop(Shutdown::Kill);
+    let (had, others) = (received(field.recruit("n2", 2)), received(field.recruit("n3", 2)));
+    let whole = |node: &str| {
+        let (answer, _) = field.timed("settle at a torn record", field.control.settle(&id(node), &[], None)).unwrap();
+        let Answer::Settled { replayed, .. } = answer else { panic!("{answer:?}") };
+        replayed
+    };
+    let end = whole("n2");
+    println!("received {had} and {others}, replayed {end}");
+    assert!(end < had && end < others);
+    assert_eq!(whole("n3"), end);
+    let promoted = field.timed("promote n2", field.control.promote(&id("n2"), &names(&["n3"], 1))).unwrap();
+    assert_eq!(promoted, Answer::Promoted { timeline: Timeline(2), fork: Some(end) });
+    field.timed("follow n3", field.control.follow(&id("n3"), &id("n2"))).unwrap();
+    field.node("n2").sql("INSERT INTO own VALUES (1)").unwrap();
+    wait_until(DEADLINE, "n3 has the commit", || field.node("n3").sql("SELECT count(*) FROM own").unwrap() == "1");
 }

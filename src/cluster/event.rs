@@ -135,7 +135,7 @@ pub enum Answer {
         received: Lsn,
         last_epoch: Option<Epoch>,
     },
-    /// Everything received is replayed, and what could be asked of it about commits in doubt was.
+    /// Everything received is replayed, but for a last record of which only a part was received, and what could be asked of it about commits in doubt was.
     Settled {
         replayed: Lsn,
         last_epoch: Option<Epoch>,

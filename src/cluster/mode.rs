@@ -135,6 +135,8 @@ pub(super) struct Change {
     pub levelled: BTreeSet<NodeId>,
     /// Recruits that could not be brought to the end of what they received, and why.
     pub unfit: BTreeMap<NodeId, String>,
+    /// What one of them was seen to have received and not to be able to replay: the beginning of a record.
+    pub torn: Option<Torn>,
     pub rejected: BTreeMap<NodeId, String>,
     pub known_loss: u64,
     pub order: Option<Order>,
@@ -144,6 +146,14 @@ pub(super) struct Change {
     pub undone: Option<(CommandId, String)>,
     /// The primary of before is taken back only if it answered at this moment or later.
     pub back_from: Millis,
+}
+
+/// The primary died while it wrote a record: the whole ones end at `from`, what was sent of the next ends at `to`. No commit
+/// in it was acknowledged, since an acknowledged record is whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Torn {
+    pub from: Lsn,
+    pub to: Lsn,
 }
 
 impl Change {
@@ -160,12 +170,23 @@ impl Change {
             recruits: BTreeMap::new(),
             levelled: BTreeSet::new(),
             unfit: BTreeMap::new(),
+            torn: None,
             rejected: BTreeMap::new(),
             known_loss: 0,
             order: None,
             retiring: None,
             undone: None,
             back_from: now,
+        }
+    }
+
+    /// Those who have received no more than was seen to be torn can replay no more either.
+    pub fn leave_out_torn(&mut self, whom: impl Fn(&NodeId, &Recruit) -> bool) {
+        let Some(torn) = self.torn else { return };
+        for (node, recruit) in &mut self.recruits {
+            if whom(node, recruit) && (torn.from..=torn.to).contains(&recruit.received) {
+                recruit.received = torn.from;
+            }
         }
     }
 

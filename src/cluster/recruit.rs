@@ -1,10 +1,12 @@
 //! Between two primaries, first half: standbys are taken off the old one, one of them is chosen and made to replay all it
 //! has; or the old one comes back in time and is taken back, which loses nothing.
 
+use std::collections::BTreeSet;
+
 use super::brain::after;
 use super::candidate::{Choice, Ground, Recruit, choose};
 use super::jobs::Retry;
-use super::mode::{Change, Mode, Promoting, Recruiting, Settling, Step};
+use super::mode::{Change, Mode, Promoting, Recruiting, Settling, Step, Torn};
 use super::{Action, Answer, Brain, Failure, Job, Phase, Record};
 use crate::types::{Durability, Lsn, Millis, NodeId};
 
@@ -17,6 +19,8 @@ const PLANNED_WITHIN_MS: u64 = 3000;
 /// Who could not be recruited is tried again after this.
 const AGAIN_MS: u64 = 1000;
 const FENCE_AGAIN_MS: u64 = 5000;
+/// The longest record there is (`XLogRecordMaxSize`, 1020 MB) with the headers of its pages: more than that is no torn record.
+const MOST_TORN: u64 = 1 << 30;
 
 impl Brain {
     pub(super) fn recruit(&mut self) {
@@ -290,7 +294,16 @@ impl Brain {
             Err(failure) => Err(failure.reason),
             Ok(_) if settling.is_back => Ok(()),
             Ok(Answer::Settled { replayed, last_epoch }) => {
-                self.try_on(&record, &mut change, node, replayed, last_epoch)
+                let verdict = self.try_on(&record, &mut change, node, replayed, last_epoch);
+                // Those that receive from this one have what it has.
+                let other = self.who_may_have_more(&record, &change, node, &settling.adrift);
+                if let (Ok(()), Some(other)) = (&verdict, other) {
+                    change.took("settle", self.now);
+                    let text =
+                        format!("{node} has received a record in part; {other} is asked whether it has all of it");
+                    return self.ask_another(change, &settling.adrift, text);
+                }
+                verdict
             }
             Ok(other) => Err(format!("{other:?} is no answer to Settle")),
         };
@@ -299,16 +312,46 @@ impl Brain {
             Err(reason) => {
                 let text = format!("{node} cannot be taken: {reason}");
                 change.took("settle", self.now);
-                // Who may receive again is no recruit any more.
-                self.forget(|job| matches!(job, Job::Level { .. }));
-                change.recruits.retain(|other, _| !settling.adrift.contains(other));
+                // It has not shown that it has more than the one that was asked before it.
+                change.leave_out_torn(|other, _| other == node);
                 match settling.is_back {
                     true => change.back_from = Millis(self.now.0 + 1),
                     false => drop(change.unfit.insert(node.clone(), reason)),
                 }
-                self.enter(Mode::Recruiting(Recruiting::new(change, false)), text);
+                self.ask_another(change, &settling.adrift, text);
             }
         }
+    }
+
+    fn ask_another(&mut self, mut change: Change, adrift: &BTreeSet<NodeId>, text: String) {
+        // Who may receive again is no recruit any more.
+        self.forget(|job| matches!(job, Job::Level { .. }));
+        change.recruits.retain(|other, _| !adrift.contains(other));
+        self.enter(Mode::Recruiting(Recruiting::new(change, false)), text);
+    }
+
+    /// Another that has received the record that the candidate could not replay, and has not been asked yet. It should not have
+    /// more, and if it has, the log of the candidate is damaged rather than torn.
+    fn who_may_have_more(
+        &self,
+        record: &Record,
+        change: &Change,
+        node: &NodeId,
+        adrift: &BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
+        let torn = change.torn.filter(|_| change.order.is_none())?;
+        let unfit = &change.unfit;
+        let ground = Ground { record, policy: &self.policy, highest: self.highest, unfit, order: None };
+        let chosen = change.recruits.get(node).filter(|its| its.received == torn.from)?;
+        let may_have_more = |(other, its): &(&NodeId, &Recruit)| {
+            !its.is_settled
+                && its.timeline == chosen.timeline
+                && its.received > torn.from
+                && !adrift.contains(*other)
+                && ground.fits(its).is_ok()
+                && ground.is_eligible(other).is_ok()
+        };
+        change.recruits.iter().find(may_have_more).map(|(other, _)| other.clone())
     }
 
     /// Does the candidate, now that it has replayed what it received, still look like what was chosen?
@@ -320,9 +363,18 @@ impl Brain {
         replayed: crate::types::Lsn,
         last_epoch: Option<crate::types::Epoch>,
     ) -> Result<(), String> {
+        let end = Brain::end_of_old(change);
         let Some(recruit) = change.recruits.get_mut(node) else { return Err("it is no recruit".into()) };
-        if replayed < recruit.received {
-            return Err(format!("has replayed up to {replayed} only, of {} received", recruit.received));
+        let received = recruit.received;
+        if received.0 > replayed.0 + MOST_TORN || end.is_some_and(|end| replayed < end) {
+            return Err(format!("has replayed up to {replayed} only, of {received} received"));
+        }
+        // It has shown that the rest is the beginning of a record. What counts from here on is what it can replay.
+        if replayed < received {
+            change.torn = Some(Torn { from: replayed, to: received });
+            recruit.received = replayed;
+        } else if change.torn.is_some_and(|torn| torn.from < replayed) {
+            change.torn = None;
         }
         recruit.last_epoch = last_epoch;
         recruit.is_settled = true;
@@ -338,7 +390,8 @@ impl Brain {
         is_allowed && !ground.is_complete(&change.recruits, chosen)
     }
 
-    pub(super) fn promote_it(&mut self, record: Record, change: Change, node: NodeId, is_back: bool) {
+    pub(super) fn promote_it(&mut self, record: Record, mut change: Change, node: NodeId, is_back: bool) {
+        change.leave_out_torn(|_, its| its.timeline == record.timeline);
         let mut next = Record {
             phase: Phase::Promoting,
             primary: node.clone(),

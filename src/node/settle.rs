@@ -20,8 +20,11 @@ use crate::types::{Lsn, NodeId};
 /// For replaying what was received. A standby that serves reads is seldom more than a second behind.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between the two looks that must agree.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// While the startup process is watched for reading on. What it starts then may live for a few milliseconds only.
+const WATCH: Duration = Duration::from_millis(1);
+
+/// The startup process is woken so often, until it was seen to read on.
+const BETWEEN_WAKES: Duration = Duration::from_millis(50);
 
 /// What a node says of a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,10 +121,11 @@ async fn ask(work: &Work<'_>, xids: &[u64]) -> Result<Vec<(u64, XactStatus)>, Fa
 }
 
 /// Waits until nothing is left to be replayed, by positive signs: everything received is replayed, or the startup process
-/// waits for more. (The primary may have died in the middle of a record, of which the first part was received.)
+/// has tried to read on and found nothing that it can replay. (The primary may have died in the middle of a record, of which
+/// the first part was received; it is never replayed.)
 async fn replay_all(work: &Work<'_>) -> Result<Lsn, Failure> {
     let mut unblocker = Unblocker::new();
-    let mut idle: Option<(Instant, Progress)> = None;
+    let mut end = End::default();
     loop {
         let seen = Progress::look(work).await?;
         if !seen.is_in_recovery {
@@ -133,13 +137,8 @@ async fn replay_all(work: &Work<'_>) -> Result<Lsn, Failure> {
             return Ok(seen.replayed);
         }
         unblocker.see(work, &seen).await?;
-        match &idle {
-            Some((since, before)) if *before == seen => {
-                if since.elapsed() >= BETWEEN_LOOKS {
-                    return Ok(seen.replayed);
-                }
-            }
-            _ => idle = (seen.is_idle && !seen.is_paused && !seen.has_receiver).then(|| (Instant::now(), seen.clone())),
+        if end.see(work, &seen).await? {
+            return Ok(seen.replayed);
         }
         if work.is_late() {
             return Err(work.late(format!(
@@ -149,8 +148,60 @@ async fn replay_all(work: &Work<'_>) -> Result<Lsn, Failure> {
                 if seen.has_receiver { ", as it still receives" } else { "" }
             )));
         }
-        sleep(PAUSE).await;
+        sleep(if end.is_watched() { WATCH } else { PAUSE }).await;
     }
+}
+
+/// Whether a standby that has received more than it has replayed stands at the end of what can be replayed.
+///
+/// That the startup process waits is not enough: it also waits, for `wal_retrieve_retry_interval`, when its receiver has ended
+/// for the second time within that, before it reads what was received last. But it tries to receive more only after it has
+/// found nothing to replay in any file. So it is woken, by a reload, and its next receiver is looked for, which lives for as
+/// long as it takes to see that a recruit's primary is nowhere. Or it has waited at one place for longer than that interval.
+#[derive(Default)]
+struct End {
+    /// Where it waits, since when, and how long it may do so before it reads again.
+    waits: Option<(Lsn, Instant, Duration)>,
+    woken: Option<Instant>,
+    has_tried: bool,
+}
+
+impl End {
+    fn is_watched(&self) -> bool {
+        self.waits.is_some()
+    }
+
+    /// To be called with each look.
+    async fn see(&mut self, work: &Work<'_>, seen: &Progress) -> Result<bool, Failure> {
+        if seen.is_paused || seen.is_blocked || self.waits.is_some_and(|(at, ..)| at != seen.replayed) {
+            *self = End::default();
+            return Ok(false);
+        }
+        let Some((_, since, interval)) = self.waits else {
+            if seen.is_idle && !seen.has_receiver {
+                let interval = interval(work).await?;
+                self.waits = Some((seen.replayed, Instant::now(), interval));
+            }
+            return Ok(false);
+        };
+        self.has_tried |= seen.has_receiver && self.woken.is_some();
+        if seen.is_idle && !seen.has_receiver && (self.has_tried || since.elapsed() > interval) {
+            return Ok(true);
+        }
+        if !self.has_tried && self.woken.is_none_or(|at| at.elapsed() >= BETWEEN_WAKES) {
+            work.row("SELECT pg_reload_conf()", &[]).await?;
+            self.woken = Some(Instant::now());
+        }
+        Ok(false)
+    }
+}
+
+/// `wal_retrieve_retry_interval`, and half as much again for a machine that is busy.
+async fn interval(work: &Work<'_>) -> Result<Duration, Failure> {
+    const INTERVAL: &str =
+        "SELECT (extract(epoch FROM current_setting('wal_retrieve_retry_interval')::interval) * 1500)::bigint";
+    let row = work.row(INTERVAL, &[]).await?;
+    Ok(Duration::from_millis(work.get::<i64>(&row, 0)?.unsigned_abs()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::ground::*;
 use crate::types::Durability::{Async, Quorum};
+use crate::types::{Durability, Lsn};
 
 #[test]
 fn the_primary_is_killed_quorum() {
@@ -365,6 +366,56 @@ fn a_candidate_that_cannot_settle_is_passed_over() {
     );
     let rejected = world.last_note().rejected.clone();
     assert_script(&format!("{rejected:?}"), r#"{n2: "it will not"}"#);
+}
+
+/// The primary dies while it writes a record, of which each has received so much and can replay so much.
+fn torn(durability: Durability, received: [u64; 2], replayed: [u64; 2]) -> World {
+    let mut world = world(durability, &["n1", "n2", "n3"]).start();
+    let whole = world.node("n2").seen.lsn.0;
+    for (at, name) in ["n2", "n3"].into_iter().enumerate() {
+        let seen = &mut world.node(name).seen;
+        (seen.lsn, seen.replayed) = (Lsn(whole + received[at]), Lsn(whole + replayed[at]));
+    }
+    world.kill("n1");
+    world
+}
+
+#[test]
+fn a_record_received_in_part_is_left_out_and_everybody_has_the_rest() {
+    for durability in [Async, Quorum] {
+        for (received, first) in [([500, 500], "n3"), ([500, 200], "n2"), ([0, 500], "n3")] {
+            let mut world = torn(durability, received, [0, 0]);
+            let whole = world.node("n2").seen.replayed;
+            let is_open = world.run_until(3000, |world| world.is_open_on(first));
+            assert!(is_open, "{durability:?} {received:?}\n{}", world.orders());
+            assert_eq!(world.last_note().fork_lsn, Some(whole), "{durability:?} {received:?}");
+            let other = if first == "n2" { "n3" } else { "n2" };
+            assert_eq!(world.node(other).seen.follows, Some(id(first)), "{durability:?} {received:?}");
+        }
+    }
+}
+
+#[test]
+fn one_that_has_replayed_more_is_taken_before_one_whose_log_is_damaged() {
+    for durability in [Async, Quorum] {
+        let mut world = torn(durability, [500, 500], [100, 500]);
+        let has = world.node("n3").seen.lsn;
+        assert!(world.run_until(3000, |world| world.is_open_on("n3")), "{}", world.orders());
+        assert_eq!(world.last_note().fork_lsn, Some(has));
+        // Nor does it keep the other from being taken if it cannot say.
+        let mut world = torn(durability, [500, 500], [100, 100]);
+        let has = world.node("n2").seen.replayed;
+        world.node("n3").refuses.insert("settle");
+        assert!(world.run_until(3000, |world| world.is_open_on("n2")), "{}", world.orders());
+        assert_eq!(world.last_note().fork_lsn, Some(has));
+    }
+}
+
+#[test]
+fn what_is_too_long_for_a_record_is_no_torn_one() {
+    let mut world = torn(Quorum, [2 << 30, 2 << 30], [0, 0]);
+    assert!(!world.run_until(10_000, |world| world.is_open_on("n2") || world.is_open_on("n3")));
+    assert!(world.everything().contains("has replayed up to"), "{}", world.everything());
 }
 
 #[test]

@@ -413,9 +413,10 @@ impl World {
             Job::Level { node, from, until } => {
                 let source = &self.nodes[from];
                 let end = if source.life == Life::Runs { source.seen.lsn.min(*until) } else { Lsn(0) };
+                let whole = source.seen.replayed;
                 let seen = &mut self.nodes.get_mut(node)?.seen;
                 seen.lsn = seen.lsn.max(end);
-                seen.replayed = seen.lsn;
+                seen.replayed = seen.replayed.max(whole.min(end));
                 Answer::Recruited {
                     system_identifier: seen.system_identifier,
                     timeline: seen.timeline,
@@ -432,6 +433,8 @@ impl World {
             Job::Settle { .. } => Answer::Settled { replayed: it.seen.replayed, last_epoch: it.seen.last_epoch },
             Job::Promote { node, sync } => {
                 let seen = &mut self.nodes.get_mut(node)?.seen;
+                // What was received of a record in part is discarded.
+                seen.lsn = seen.replayed;
                 let fork = seen.is_in_recovery.then_some(seen.lsn);
                 seen.timeline.0 += u32::from(seen.is_in_recovery);
                 (seen.is_in_recovery, seen.is_fenced, seen.recruited_for) = (false, false, None);
