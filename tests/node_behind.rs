@@ -1,5 +1,5 @@
 //! What earlier work leaves behind on a node: sessions of jobs that were forgotten, and transaction ids that a crash has lost
-//! and that others got.
+//! and that others got, files of the log of a timeline that was undone.
 
 #[path = "support/field.rs"]
 mod field;
@@ -19,7 +19,7 @@ use field::{Field, failed, id, names, received};
 use pgbaton::cluster::{Answer, FailureKind};
 use pgbaton::demo::{CONTROL_USER, Node, Shutdown};
 use pgbaton::node::{Control, XactStatus};
-use pgbaton::types::Epoch;
+use pgbaton::types::{Epoch, Timeline};
 use support::{DEADLINE, wait_until};
 
 /// A port that leads to a node, on which the statement with these words is kept back until it is told to go on; and whether
@@ -161,4 +161,14 @@ fn a_primary_that_restarted_is_not_believed_about_numbers_that_may_be_of_others(
         assert_eq!(of_now, [(early, Ambiguous)]);
         return;
     }
+}
+
+#[test]
+fn the_log_of_a_timeline_that_was_undone_is_not_taken_for_its_own() {
+    let field = Field::new(&[]);
+    // Without a receiver all that tells of what was received are the files.
+    received(field.recruit("n2", 7));
+    let log = field.node("n2").data_directory().join("pg_wal");
+    std::fs::write(log.join("000000030000000000000001"), "left by pg_rewind").unwrap();
+    assert_eq!(field.seen("n2").timeline, Timeline(1));
 }
