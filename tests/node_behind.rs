@@ -1,5 +1,5 @@
 //! What earlier work leaves behind on a node: sessions of jobs that were forgotten, transaction ids that a crash has lost and
-//! that others got, and records of which a dying primary sent the beginning only.
+//! that others got, records of which a dying primary sent the beginning only, the log of a timeline that was undone.
 
 #[path = "support/field.rs"]
 mod field;
@@ -190,4 +190,14 @@ fn a_record_received_in_part_is_discarded_and_everybody_goes_on_from_there() {
     field.timed("follow n3", field.control.follow(&id("n3"), &id("n2"))).unwrap();
     field.node("n2").sql("INSERT INTO own VALUES (1)").unwrap();
     wait_until(DEADLINE, "n3 has the commit", || field.node("n3").sql("SELECT count(*) FROM own").unwrap() == "1");
+}
+
+#[test]
+fn the_log_of_a_timeline_that_was_undone_is_not_taken_for_its_own() {
+    let field = Field::new(&[]);
+    // Without a receiver all that tells of what was received are the files.
+    received(field.recruit("n2", 7));
+    let log = field.node("n2").data_directory().join("pg_wal");
+    std::fs::write(log.join("000000030000000000000001"), "left by pg_rewind").unwrap();
+    assert_eq!(field.seen("n2").timeline, Timeline(1));
 }

@@ -332,6 +332,26 @@ fn a_standby_that_is_ahead_and_was_killed_is_rewound() {
 }
 
 #[test]
+fn nothing_is_left_of_a_timeline_that_was_undone() {
+    let cluster = quiet_cluster(2, &[]);
+    let [n1, n3] = [&cluster.nodes()[0], &cluster.nodes()[2]];
+    // pg_rewind leaves the file that it finds the last common checkpoint in, which is that of the promotion.
+    n1.sql("CHECKPOINT").unwrap();
+    write(n1, 1..3);
+    wait_until(DEADLINE, "n3 has it", || marks(n3) == "1,2");
+    promote(n3);
+    write(n3, 50..53);
+    write(n1, 10..12);
+    let own = Own::of(&cluster, "n3");
+    let deed = own.rejoin(n1, Repair::Auto).unwrap();
+    assert_eq!(deed.repair, Some(Repair::Rewind), "{}", deed.why);
+    assert_eq!(marks(n3), "1,2,10,11");
+    assert!(has_file(&own.site.data("pg_wal"), |name| name.starts_with("00000001")));
+    assert!(!has_file(&own.site.data("pg_wal"), |name| name.starts_with("00000002")));
+    assert_follows(&own, n1);
+}
+
+#[test]
 fn another_promotion_to_the_same_number_is_made_anew() {
     let cluster = quiet_cluster(2, &[]);
     let [n1, n2, n3] = [&cluster.nodes()[0], &cluster.nodes()[1], &cluster.nodes()[2]];

@@ -17,7 +17,8 @@ use crate::net::Conninfo;
 use crate::types::{Epoch, Lsn, Millis, NodeId, Timeline};
 
 /// A standby's timeline: that of the WAL it receives, else that of the WAL files it has; what the control file knows is late
-/// in both of its places.
+/// in both of its places. Files of a timeline whose history is not there are none that it replays: `pg_rewind` leaves those
+/// that it has read itself, of the timeline that it undid.
 ///
 /// The checkpointer is the one process that every restart of the server's processes replaces, also where the postmaster
 /// survives the crash of a backend.
@@ -31,8 +32,12 @@ SELECT in_recovery,
        CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
        CASE WHEN in_recovery
             THEN greatest(coalesce(receiver.received_tli,
-                                   (SELECT max(('x' || left(name, 8))::bit(32)::bigint) FROM pg_ls_waldir()
-                                    WHERE name ~ '^[0-9A-F]{24}$')),
+                                   (SELECT max(('x' || number)::bit(32)::bigint)
+                                    FROM (SELECT left(name, 8) AS number,
+                                                 bool_or(name ~ '^[0-9A-F]{24}$') AS has_log,
+                                                 bool_or(name ~ '^[0-9A-F]{8}[.]history$') AS has_history
+                                          FROM pg_ls_waldir() GROUP BY 1) AS timeline
+                                    WHERE has_log AND (has_history OR number = '00000001'))),
                           (SELECT timeline_id FROM pg_control_checkpoint()),
                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,

@@ -38,6 +38,22 @@ async fn recover(site: &Site, steps: &Steps) -> Result<(), Failed> {
     program::run(command, "crash recovery", |_| (), |_| false).await?.check("crash recovery")
 }
 
+/// The files of the log that are not of the primary's timelines. `pg_rewind` leaves those that it looked for the last common
+/// checkpoint in, and the next promotion may give their timeline's number to another one.
+fn remove_undone(site: &Site, source: &Source) {
+    let Ok(entries) = fs::read_dir(site.data("pg_wal")) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+        let is_theirs = |number| source.chain.iter().any(|stretch| stretch.timeline.0 == number);
+        if number.is_some_and(|number| !is_theirs(number))
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, file = %entry.path().display(), "the log of a timeline that was undone stays");
+        }
+    }
+}
+
 /// From the moment it begins until it has ended well, the data is of no use to anybody: the note says so.
 pub async fn rewind(
     site: &Site,
@@ -75,6 +91,7 @@ pub async fn rewind(
         return Err(Failed::new(Code::Failed, why));
     }
     ended.check("pg_rewind")?;
+    remove_undone(site, source);
     settings::restore(site, &site.data_dir)?;
     settings::prepare(site, &site.data_dir, source)?;
     note.stage = Stage::Made;

@@ -240,7 +240,7 @@ impl Wire {
                 b'C' => answer.done.push(take_text(&mut body.as_slice())),
                 b'E' => {
                     let said = Said::of(body);
-                    let fatal = said.severity == "FATAL";
+                    let fatal = matches!(&*said.severity, "FATAL" | "PANIC");
                     answer.errors.push(said);
                     if fatal {
                         return Ok(answer);

@@ -293,6 +293,10 @@ impl Machine {
                 self.commit.is_farewell = true;
                 return Keep::Drop;
             }
+            // Nor is its crash. What was being committed may be on its disk by then, and be found there by the recovery.
+            if fields::error_field(body, b'V') == Some(b"PANIC") {
+                return Keep::Drop;
+            }
             self.fatal = true;
             return Keep::Pass;
         }

@@ -292,6 +292,24 @@ fn a_server_that_is_going_does_not_take_its_client_along() {
 }
 
 #[test]
+fn a_server_that_panics_does_not_take_its_client_along() {
+    let panic = m(b'E', &[b"SPANIC\0VPANIC\0CXX000\0Mcould not write to file\0\0"]);
+    // It panics where it writes the commit, too: whether that is on its disk its next start will show.
+    let (mut story, mut server) = (Story::new(), Memory::default());
+    story.send(&mut server, &q("INSERT INTO t VALUES (1)"));
+    assert_eq!(story.answer(&mut server, &panic).0, "");
+    assert_eq!((story.machine.loss(), story.machine.saw_fatal()), (Loss::Unknown, false));
+    let (mut story, mut server) = writing();
+    story.send(&mut server, &q("COMMIT"));
+    assert_eq!(story.answer(&mut server, &cat(&[&xid("705"), &z(b'T'), &panic])).0, "");
+    assert_eq!((story.machine.loss(), story.machine.saw_fatal()), (is(705), false));
+    let (mut story, mut server) = writing();
+    story.send(&mut server, &q("INSERT INTO t VALUES (3)"));
+    assert_eq!(story.answer(&mut server, &panic).0, "");
+    assert_eq!((story.machine.loss(), story.machine.saw_fatal()), (Loss::RolledBack, false));
+}
+
+#[test]
 fn what_was_only_prepared_has_not_happened() {
     let (mut story, mut server) = (Story::new(), Memory::default());
     let describe = m(b'D', &[b"S", b"mine\0"]);
