@@ -148,7 +148,7 @@ impl Brain {
     fn link(&self, record: &Record, node: &NodeId) -> Link {
         let answers = |node: &NodeId| self.known(node).and_then(|known| known.answers());
         let (Some(leader), Some(seen)) = (answers(&record.primary), answers(node)) else { return Link::None };
-        if !seen.receiver.as_ref().is_some_and(|receiver| receiver.from.as_ref() == Some(&record.primary)) {
+        if seen.receiver.as_ref().is_none_or(|receiver| receiver.from.as_ref() != Some(&record.primary)) {
             return Link::None;
         }
         let sender = leader.senders.iter().find(|sender| sender.node == *node && sender.is_streaming);
