@@ -6,7 +6,7 @@ use super::{Check, Judge, Level, Notes, check, fix};
 /// Below these a disk is nearly full. A tenth of a large disk is plenty.
 const WARN_BYTES: u64 = 2 << 30;
 const WARN_PART: u64 = 10;
-const PLENTY_BYTES: u64 = 50 << 30;
+const PLENTY_BYTES: u64 = 20 << 30;
 /// Below this the next burst of writes stops the server: so much, or so many segments of the log.
 const ERROR_BYTES: u64 = 1 << 30;
 const ERROR_SEGMENTS: u64 = 16;
@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
     ),
     check(
         "disk_space",
-        "its disks have room: 2 GiB and a tenth, or 50 GiB",
+        "its disks have room: 2 GiB and a tenth, or 20 GiB",
         "a primary with a full disk stops; a standby falls behind; nothing can be copied",
         Judge::Node(disk_space),
     ),
