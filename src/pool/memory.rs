@@ -97,7 +97,19 @@ impl Image {
     }
 
     pub fn with_setting(&self, name: &str, text: &[u8]) -> Self {
-        let mut image = self.without_setting(name);
+        let mut image = match name {
+            // What it does not say stays as it was said before.
+            DATE_STYLE => {
+                let (style, order) = date_style_parts(text);
+                let mut image = self.clone();
+                image.settings.retain(|(known, earlier)| {
+                    let (had_style, had_order) = date_style_parts(earlier);
+                    &**known != name || had_style && !style || had_order && !order
+                });
+                image
+            }
+            _ => self.without_setting(name),
+        };
         // Changing the session's user also sets the role back (PostgreSQL manual, SET SESSION AUTHORIZATION).
         if name == "session_authorization" {
             image = image.without_setting("role");
@@ -141,6 +153,10 @@ impl Image {
         self.prepared.iter().any(|(known, _)| known.as_bytes() == name)
     }
 
+    fn date_style(&self) -> impl Iterator<Item = &[u8]> {
+        self.settings.iter().filter(|(name, _)| &**name == DATE_STYLE).map(|(_, text)| &text[..])
+    }
+
     /// The statements that turn a connection with this image into one with `wanted`.
     pub fn steps_to(&self, wanted: &Image) -> Vec<Vec<u8>> {
         let mut steps: Vec<Vec<u8>> = Vec::new();
@@ -152,13 +168,20 @@ impl Image {
                 steps.push(b"RESET ALL".to_vec());
                 steps.extend(wanted.settings.iter().map(|(_, text)| text.to_vec()));
             } else {
-                for (name, _) in &self.settings {
+                // One that is said in several parts is said anew as a whole.
+                let changes_date_style = !self.date_style().eq(wanted.date_style());
+                if changes_date_style && self.date_style().next().is_some() {
+                    reset(DATE_STYLE, &mut steps);
+                }
+                for (name, _) in self.settings.iter().filter(|(name, _)| &**name != DATE_STYLE) {
                     if !wanted.settings.iter().any(|(other, _)| other == name) {
                         reset(name, &mut steps);
                     }
                 }
                 for setting in &wanted.settings {
-                    if !self.settings.contains(setting) {
+                    let is_said =
+                        if &*setting.0 == DATE_STYLE { !changes_date_style } else { self.settings.contains(setting) };
+                    if !is_said {
                         steps.push(setting.1.to_vec());
                     }
                 }
@@ -176,6 +199,21 @@ impl Image {
         }
         steps
     }
+}
+
+/// The one setting that a SET may change in part: the style of output, or the order of day, month and year (PostgreSQL manual,
+/// 20.11.2 Locale and Formatting).
+const DATE_STYLE: &str = "datestyle";
+
+/// Whether a statement that sets `DateStyle` says the style, and the order. One of which nothing is known says both.
+fn date_style_parts(text: &[u8]) -> (bool, bool) {
+    let text = text.to_ascii_lowercase();
+    let words = || text.split(|byte| !byte.is_ascii_alphabetic());
+    let says = |any: &[&str]| words().any(|word| any.iter().any(|known| word.starts_with(known.as_bytes())));
+    let style = says(&["iso", "sql", "postgres", "german"]);
+    // German output sets the order too.
+    let order = says(&["dmy", "mdy", "ymd", "euro", "noneuro", "german"]) || words().any(|word| word == b"us");
+    if style || order { (style, order) } else { (true, true) }
 }
 
 fn reset(name: &str, steps: &mut Vec<Vec<u8>>) {
@@ -316,6 +354,24 @@ mod tests {
 
     fn steps(from: &Image, to: &Image) -> Vec<String> {
         from.steps_to(to).into_iter().map(|step| String::from_utf8(step).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_date_style_that_is_set_in_parts_is_carried_whole() {
+        let said = |texts: &[&str]| {
+            texts.iter().fold(Image::default(), |image, text| image.with_setting("datestyle", text.as_bytes()))
+        };
+        let steps = |from: &Image, to: &Image| -> Vec<String> {
+            from.steps_to(to).into_iter().map(|step| String::from_utf8(step).unwrap()).collect()
+        };
+        let (iso, dmy) = ("SET datestyle TO iso", "SET datestyle TO dmy");
+        let both = said(&[iso, "SET datestyle TO ymd", dmy]);
+        assert_eq!(steps(&Image::default(), &both), [iso, dmy]);
+        assert_eq!(steps(&both, &said(&[dmy])), ["RESET \"datestyle\"", dmy]);
+        assert_eq!(steps(&said(&[iso]), &said(&[iso])), Vec::<String>::new());
+        assert_eq!(steps(&both, &Image::default()), ["RESET \"datestyle\""]);
+        let whole = "SET DateStyle = 'SQL, European'";
+        assert_eq!(steps(&Image::default(), &said(&[iso, dmy, whole])), [whole]);
     }
 
     #[test]
